@@ -1,0 +1,13 @@
+//! The changelog: what a restore reads, and from where.
+//!
+//! ```text
+//! checkpoint, log range --plan_restore--> from the checkpoint | from the start, with the range dropped
+//! changelog records --Restore--> batches up to a progress record --> store
+//! ```
+//!
+//! Invariants: a store that was not restored to the changelog's end is never used; progress and checkpoint move together, in the batch that makes
+//! them true. Never writes to Kafka.
+
+mod restore;
+
+pub use restore::{Restore, RestorePlan, plan_restore};

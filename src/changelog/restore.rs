@@ -1,0 +1,163 @@
+//! Rebuilds one task's range of the store from its changelog partition.
+
+use leeway_topology::ids::{Offset, Timestamp};
+use leeway_topology::state::{KeyKind, progress_key};
+
+use crate::broker::LogRange;
+use crate::state::store::{Batch, StateStore, StoreError, TaskLease};
+use crate::task::progress::{Checkpoint, Progress, checkpoint_key};
+
+/// Records are written to the store in batches of about this size.
+const RESTORE_BATCH_BYTES: usize = 4 << 20;
+
+/// Where a restore begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RestorePlan {
+    /// The store is true up to here: read on.
+    FromCheckpoint(Offset),
+    /// Drop the task's range and read everything that the changelog has.
+    FromStart {
+        /// Why the store cannot be continued, if it held anything.
+        because: Option<String>,
+    },
+}
+
+/// Decides where a restore begins. `checkpoint_age_ms_max`: tombstones older than `delete.retention.ms` vanish while the log's start stays, so a
+/// store older than half of that might keep what was deleted.
+#[must_use]
+pub fn plan_restore(checkpoint: Option<&Checkpoint>, range: LogRange, now: Timestamp, checkpoint_age_ms_max: i64) -> RestorePlan {
+    let Some(Checkpoint { changelog_offset, committed_at }) = checkpoint else {
+        return RestorePlan::FromStart { because: None };
+    };
+    let age_ms = now.0.saturating_sub(committed_at.0);
+    let because = if *changelog_offset < range.start {
+        format!("checkpoint {changelog_offset} is before the changelog's start {}", range.start)
+    } else if *changelog_offset > range.high_watermark {
+        format!("checkpoint {changelog_offset} is beyond the changelog's end {}: the topic was made anew", range.high_watermark)
+    } else if age_ms > checkpoint_age_ms_max {
+        format!("the checkpoint is {age_ms} ms old, tombstones are only sure to be there for {checkpoint_age_ms_max} ms")
+    } else {
+        return RestorePlan::FromCheckpoint(*changelog_offset);
+    };
+    RestorePlan::FromStart { because: Some(because) }
+}
+
+/// One restore under way. Records are held back until a progress record shows that they are whole; a compacted changelog may hold its only
+/// progress record at the very end, so past [`RESTORE_BATCH_BYTES`] they are written without moving the checkpoint: a crash then reads the same
+/// records again, and since values are whole that ends in the same state.
+#[derive(Debug)]
+pub struct Restore {
+    pending: Vec<(Vec<u8>, Option<Vec<u8>>)>,
+    pending_bytes: usize,
+    /// How many of `pending` the last progress record covers, and what it makes true.
+    covered: usize,
+    progress: Option<(Vec<u8>, Checkpoint)>,
+    records: u64,
+}
+
+impl Restore {
+    /// Begins a restore; for [`RestorePlan::FromStart`] the task's range is dropped first.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn begin(plan: &RestorePlan, range: LogRange, store: &StateStore, lease: &TaskLease) -> Result<(Self, Offset), StoreError> {
+        let from = match plan {
+            RestorePlan::FromCheckpoint(offset) => *offset,
+            RestorePlan::FromStart { .. } => {
+                let mut batch = Batch::new();
+                batch.clear(lease);
+                store.write(batch)?;
+                range.start
+            }
+        };
+        Ok((Self { pending: Vec::new(), pending_bytes: 0, covered: 0, progress: None, records: 0 }, from))
+    }
+
+    /// Takes the next record of the changelog.
+    ///
+    /// # Errors
+    /// When the store cannot be written, or a progress record is damaged.
+    pub fn apply(&mut self, offset: Offset, key: &[u8], value: Option<&[u8]>, store: &StateStore, lease: &TaskLease) -> Result<(), StoreError> {
+        self.records += 1;
+        self.pending_bytes += key.len() + value.map_or(0, <[u8]>::len);
+        if key.first() == Some(&(KeyKind::Progress as u8))
+            && let Some(bytes) = value
+        {
+            let progress = Progress::from_bytes(bytes).map_err(|e| StoreError::Corrupted(format!("changelog offset {offset}: progress record: {e}")))?;
+            self.covered = self.pending.len();
+            self.progress = Some((bytes.to_vec(), Checkpoint { changelog_offset: offset.next(), committed_at: progress.committed_at }));
+        } else {
+            self.pending.push((key.to_vec(), value.map(<[u8]>::to_vec)));
+        }
+        if self.pending_bytes >= RESTORE_BATCH_BYTES {
+            if self.progress.is_none() {
+                self.covered = self.pending.len();
+            }
+            self.write(store, lease)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the restore at the changelog's end and gives the number of records read. What follows the last progress record is no whole epoch.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn finish(mut self, store: &StateStore, lease: &TaskLease) -> Result<u64, StoreError> {
+        self.write(store, lease)?;
+        Ok(self.records)
+    }
+
+    fn write(&mut self, store: &StateStore, lease: &TaskLease) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        for (key, value) in self.pending.drain(..self.covered) {
+            batch.put(lease, &key, value.as_deref());
+        }
+        if let Some((progress, checkpoint)) = self.progress.take() {
+            batch.put(lease, &progress_key(), Some(&progress));
+            batch.put(lease, &checkpoint_key(), Some(&checkpoint.to_bytes()));
+        }
+        self.covered = 0;
+        self.pending_bytes = self.pending.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        store.write(batch)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RANGE: LogRange = LogRange { start: Offset(900), high_watermark: Offset(2000), last_stable: Offset(2000) };
+
+    fn checkpoint(offset: i64, committed_at: i64) -> Checkpoint {
+        Checkpoint { changelog_offset: Offset(offset), committed_at: Timestamp(committed_at) }
+    }
+
+    fn reason(plan: RestorePlan) -> String {
+        match plan {
+            RestorePlan::FromStart { because } => because.unwrap_or_default(),
+            RestorePlan::FromCheckpoint(offset) => panic!("continued from {offset}"),
+        }
+    }
+
+    #[test]
+    fn a_checkpoint_within_the_log_is_continued() {
+        let plan = plan_restore(Some(&checkpoint(1500, 10_000)), RANGE, Timestamp(10_500), 1_000);
+        assert_eq!(plan, RestorePlan::FromCheckpoint(Offset(1500)));
+    }
+
+    #[test]
+    fn an_empty_store_is_restored_from_the_start() {
+        assert_eq!(plan_restore(None, RANGE, Timestamp(0), 1_000), RestorePlan::FromStart { because: None });
+    }
+
+    #[test]
+    fn a_checkpoint_outside_the_log_is_not_continued_and_says_both_numbers() {
+        assert_eq!(reason(plan_restore(Some(&checkpoint(412, 0)), RANGE, Timestamp(0), 1_000)), "checkpoint 412 is before the changelog's start 900");
+        assert!(reason(plan_restore(Some(&checkpoint(2001, 0)), RANGE, Timestamp(0), 1_000)).contains("beyond the changelog's end 2000"));
+    }
+
+    #[test]
+    fn a_checkpoint_older_than_the_tombstones_is_not_continued() {
+        assert!(reason(plan_restore(Some(&checkpoint(1500, 0)), RANGE, Timestamp(1_001), 1_000)).contains("1001 ms old"));
+    }
+}

@@ -1,0 +1,471 @@
+//! The table of all configuration keys: one row says everything of a key, and flags, environment, file, checks and printing follow it.
+
+use leeway_topology::window::SIZE_MAX;
+
+use super::rules::{
+    APPLICATION_ID, FEATURE, FILTER, FRACTION, LEVEL, MONITOR_NAME, NON_EMPTY, POSITIVE, REFERENCE, Rule, SCOPE, SERVERS, TOPIC, URL,
+};
+use super::value::Value;
+
+/// A configuration key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its place in the file, `monitor.window.size`.
+    pub path: &'static str,
+    /// Its flag, without the dashes.
+    pub flag: Option<&'static str>,
+    /// Its environment variable.
+    pub variable: Option<&'static str>,
+    /// What values it takes.
+    pub kind: Kind,
+    /// The default, written as on the command line; `None`: unset.
+    pub default: Option<&'static str>,
+    /// What unset or an odd default means, for people.
+    pub unset: &'static str,
+    /// Never printed; `{ file = "path" }` is possible.
+    pub secret: bool,
+    /// What the key is for.
+    pub doc: &'static str,
+    /// Says why a value that is sound asks for something that this build does not have.
+    pub unavailable: fn(&Value) -> Option<&'static str>,
+}
+
+/// What values a key takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Kind {
+    /// A text, under a rule that is also told to people.
+    Text(Rule<str>),
+    /// A whole number.
+    Integer {
+        /// Smallest.
+        min: u64,
+        /// Largest.
+        max: u64,
+    },
+    /// A number.
+    Decimal(Rule<f64>),
+    /// `true` or `false`.
+    Boolean,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Texts; on the command line separated by commas.
+    List(Rule<str>),
+}
+
+const KEY: Key = Key {
+    path: "",
+    flag: None,
+    variable: None,
+    kind: Kind::Text(NON_EMPTY),
+    default: None,
+    unset: "",
+    secret: false,
+    doc: "",
+    unavailable: |_| None,
+};
+
+const PORT: Kind = Kind::Integer { min: 0, max: 65535 };
+
+pub(super) const TIME_WINDOWS: &str = "time windows are not available yet: only count windows are";
+
+const TLS: &str = "TLS of the worker's own HTTP server is not available yet: leave it out, or put a proxy in front";
+
+/// Every key, in the order in which they are printed. Those of the first [`Key::path`] component `monitor` exist once per monitor.
+pub const KEYS: &[Key] = &[
+    Key {
+        path: "application_id",
+        flag: Some("application-id"),
+        variable: Some("KAFKA_GROUP_ID"),
+        kind: Kind::Text(APPLICATION_ID),
+        default: Some("drift-monitor-group"),
+        doc: "Consumer group, prefix of internal topics and transactional ids",
+        ..KEY
+    },
+    Key {
+        path: "state_dir",
+        flag: Some("state-dir"),
+        variable: Some("STATE_DIR"),
+        default: Some("./leeway-state"),
+        doc: "Where the state is kept; if not set and taken by another process, the next free one",
+        ..KEY
+    },
+    Key {
+        path: "num_stream_threads",
+        flag: Some("num-stream-threads"),
+        kind: Kind::Integer { min: 1, max: 1024 },
+        unset: "the cores, at most the partitions",
+        doc: "Threads that process",
+        ..KEY
+    },
+    Key {
+        path: "commit_interval_ms",
+        flag: Some("commit-interval-ms"),
+        kind: Kind::Integer { min: 1, max: 600_000 },
+        default: Some("100"),
+        doc: "Milliseconds between two commits at most; below the transaction time-out",
+        ..KEY
+    },
+    Key {
+        path: "transaction_timeout_ms",
+        flag: Some("transaction-timeout-ms"),
+        // Upper bound: the broker's default of transaction.max.timeout.ms.
+        kind: Kind::Integer { min: 1000, max: 900_000 },
+        default: Some("10000"),
+        doc: "Milliseconds for which a dead instance's open transaction can hold readers back",
+        ..KEY
+    },
+    Key {
+        path: "standby",
+        kind: Kind::Boolean,
+        default: Some("false"),
+        doc: "Keeps copies of other instances' state",
+        unavailable: |value| (*value == Value::Boolean(true)).then_some("standby tasks are not available yet: leave it out"),
+        ..KEY
+    },
+    Key {
+        path: "log",
+        flag: Some("log"),
+        variable: Some("LEEWAY_LOG"),
+        kind: Kind::Text(FILTER),
+        default: Some("info"),
+        doc: "What is logged: a tracing filter",
+        ..KEY
+    },
+    Key {
+        path: "log_format",
+        flag: Some("log-format"),
+        variable: Some("LEEWAY_LOG_FORMAT"),
+        kind: Kind::Choice(&["text", "json"]),
+        default: Some("text"),
+        doc: "`text`, or `json` for JSON lines",
+        ..KEY
+    },
+    Key {
+        path: "metrics.max_series",
+        flag: Some("metrics-max-series"),
+        kind: Kind::Integer { min: 1, max: 10_000_000 },
+        default: Some("10000"),
+        doc: "Series of /metrics; label sets beyond are summed into `__rest__`",
+        ..KEY
+    },
+    Key {
+        path: "kafka.bootstrap_servers",
+        flag: Some("bootstrap-servers"),
+        variable: Some("KAFKA_BOOTSTRAP_SERVERS"),
+        kind: Kind::Text(SERVERS),
+        default: Some("localhost:9092"),
+        doc: "Brokers to begin with, `host:port`, separated by commas",
+        ..KEY
+    },
+    Key {
+        path: "monitor.name",
+        kind: Kind::Text(MONITOR_NAME),
+        default: Some("default"),
+        doc: "Unique name of a monitor",
+        ..KEY
+    },
+    Key {
+        path: "monitor.topic",
+        flag: Some("topic"),
+        variable: Some("KAFKA_TOPIC"),
+        kind: Kind::Text(TOPIC),
+        default: Some("drift-data"),
+        doc: "Input topic",
+        ..KEY
+    },
+    Key {
+        path: "monitor.events_topic",
+        flag: Some("events-topic"),
+        variable: Some("DRIFT_EVENTS_TOPIC"),
+        kind: Kind::Text(TOPIC),
+        default: Some("drift-events"),
+        doc: "Where drift events go",
+        ..KEY
+    },
+    Key {
+        path: "monitor.dead_letter_topic",
+        flag: Some("dead-letter-topic"),
+        variable: Some("DRIFT_DEAD_LETTER_TOPIC"),
+        kind: Kind::Text(TOPIC),
+        unset: "<topic>-dlq",
+        doc: "Where records go that are no JSON object",
+        ..KEY
+    },
+    Key {
+        path: "monitor.reference",
+        flag: Some("reference"),
+        variable: Some("DRIFT_REFERENCE"),
+        kind: Kind::Text(REFERENCE),
+        unset: "the published one",
+        doc: "Reference: a file, published when its version is new, or `first:10000`",
+        ..KEY
+    },
+    Key {
+        path: "monitor.start",
+        flag: Some("start"),
+        variable: Some("DRIFT_START"),
+        kind: Kind::Choice(&["earliest", "latest"]),
+        default: Some("earliest"),
+        doc: "Where an application without committed offsets begins: `earliest` or `latest`",
+        ..KEY
+    },
+    Key {
+        path: "monitor.features",
+        kind: Kind::List(FEATURE),
+        unset: "all of the reference",
+        doc: "Features to watch",
+        ..KEY
+    },
+    Key {
+        path: "monitor.scopes",
+        flag: Some("scopes"),
+        variable: Some("DRIFT_SCOPES"),
+        kind: Kind::List(SCOPE),
+        default: Some("partition"),
+        doc: "`partition`, `global`",
+        unavailable: |value| {
+            value
+                .holds("global")
+                .then_some("scope `global` is not available yet: only `partition` is")
+        },
+        ..KEY
+    },
+    Key {
+        path: "monitor.window.kind",
+        kind: Kind::Choice(&["count", "time"]),
+        default: Some("count"),
+        doc: "Kind of window",
+        unavailable: |value| (*value == Value::Text("time".to_owned())).then_some(TIME_WINDOWS),
+        ..KEY
+    },
+    Key {
+        path: "monitor.window.size",
+        flag: Some("window-size"),
+        variable: Some("DRIFT_WINDOW_SIZE"),
+        kind: Kind::Integer { min: 1, max: SIZE_MAX },
+        default: Some("1000"),
+        doc: "Records that a check looks at",
+        ..KEY
+    },
+    Key {
+        path: "monitor.window.every",
+        flag: Some("window-every"),
+        variable: Some("DRIFT_CHECK_INTERVAL"),
+        kind: Kind::Integer { min: 1, max: SIZE_MAX },
+        default: Some("100"),
+        doc: "Records between two checks; must divide the size",
+        ..KEY
+    },
+    Key {
+        path: "monitor.window.grace",
+        doc: "Of time windows",
+        unavailable: |_| Some(TIME_WINDOWS),
+        ..KEY
+    },
+    Key {
+        path: "monitor.window.timestamp_field",
+        doc: "Of time windows",
+        unavailable: |_| Some(TIME_WINDOWS),
+        ..KEY
+    },
+    Key {
+        path: "monitor.window.idle_close_after",
+        doc: "Of time windows",
+        unavailable: |_| Some(TIME_WINDOWS),
+        ..KEY
+    },
+    Key {
+        path: "monitor.min_samples",
+        flag: Some("min-samples"),
+        variable: Some("DRIFT_MIN_SAMPLES"),
+        kind: Kind::Integer { min: 0, max: u64::MAX >> 1 },
+        default: Some("100"),
+        doc: "No check before that many records",
+        ..KEY
+    },
+    Key {
+        path: "monitor.thresholds.possible_drift",
+        flag: Some("possible-drift"),
+        variable: Some("PSI_NO_DRIFT_THRESHOLD"),
+        kind: Kind::Decimal(POSITIVE),
+        default: Some("0.1"),
+        doc: "PSI at or above: possible drift",
+        ..KEY
+    },
+    Key {
+        path: "monitor.thresholds.drift",
+        flag: Some("drift"),
+        variable: Some("PSI_POSSIBLE_DRIFT_THRESHOLD"),
+        kind: Kind::Decimal(POSITIVE),
+        default: Some("0.25"),
+        doc: "PSI at or above: drift",
+        ..KEY
+    },
+    Key {
+        path: "monitor.epsilon",
+        flag: Some("epsilon"),
+        variable: Some("PSI_EPSILON"),
+        kind: Kind::Decimal(FRACTION),
+        default: Some("0.0001"),
+        doc: "Floor of a bin's fraction",
+        ..KEY
+    },
+    Key {
+        path: "monitor.significance",
+        flag: Some("significance"),
+        variable: Some("DRIFT_SIGNIFICANCE"),
+        kind: Kind::Decimal(LEVEL),
+        default: Some("0.001"),
+        doc: "Drift also needs a p-value below this, shared among the features of a check; 0: off",
+        ..KEY
+    },
+    Key {
+        path: "monitor.segment_by",
+        kind: Kind::List(NON_EMPTY),
+        default: Some(""),
+        doc: "Fields by whose values records are watched apart",
+        unavailable: |value| (!value.is_empty_list()).then_some("segments are not available yet: leave it out"),
+        ..KEY
+    },
+    Key {
+        path: "monitor.max_categories",
+        kind: Kind::Integer { min: 1, max: 100_000 },
+        default: Some("50"),
+        doc: "Categories with a bin of their own, where a reference is made from data",
+        ..KEY
+    },
+    Key {
+        path: "monitor.max_segments",
+        kind: Kind::Integer { min: 1, max: 10_000_000 },
+        default: Some("10000"),
+        doc: "Segments at most",
+        ..KEY
+    },
+    Key {
+        path: "http.host",
+        flag: Some("http-host"),
+        variable: Some("PROMETHEUS_HOST"),
+        default: Some("127.0.0.1"),
+        doc: "Address for metrics, health and queries",
+        ..KEY
+    },
+    Key {
+        path: "http.port",
+        flag: Some("http-port"),
+        variable: Some("PROMETHEUS_PORT"),
+        kind: PORT,
+        default: Some("8000"),
+        doc: "Port for metrics, health and queries; 0: any free one; if not set and taken, the next free one",
+        ..KEY
+    },
+    Key {
+        path: "http.advertised",
+        flag: Some("http-advertised"),
+        unset: "host and port",
+        doc: "Address under which other instances reach this one",
+        ..KEY
+    },
+    Key {
+        path: "http.bearer_token",
+        secret: true,
+        unset: "none",
+        doc: "Asked for by everything but /health",
+        ..KEY
+    },
+    Key {
+        path: "http.tls.cert",
+        doc: "Certificate",
+        unavailable: |_| Some(TLS),
+        ..KEY
+    },
+    Key {
+        path: "http.tls.key",
+        doc: "Private key of the certificate",
+        unavailable: |_| Some(TLS),
+        ..KEY
+    },
+    Key {
+        path: "dashboard.host",
+        variable: Some("DASHBOARD_HOST"),
+        default: Some("127.0.0.1"),
+        doc: "Address of the dashboard",
+        ..KEY
+    },
+    Key {
+        path: "dashboard.port",
+        variable: Some("DASHBOARD_PORT"),
+        kind: PORT,
+        default: Some("8501"),
+        doc: "Port of the dashboard",
+        ..KEY
+    },
+    Key {
+        path: "alert.slack.url",
+        variable: Some("SLACK_WEBHOOK_URL"),
+        kind: Kind::Text(URL),
+        unset: "none",
+        secret: true,
+        doc: "Slack webhook that alerts are sent to",
+        ..KEY
+    },
+];
+
+/// Section of the free-form properties, which no row above can list.
+pub const PROPERTIES: &str = "kafka.properties";
+
+impl Key {
+    /// Whether there is one per monitor.
+    #[must_use]
+    pub fn is_of_monitor(&self) -> bool {
+        self.path.starts_with("monitor.")
+    }
+
+    /// The last word of its path.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.path.rsplit('.').next().unwrap_or(self.path)
+    }
+}
+
+/// The key at `path`.
+#[must_use]
+pub fn find(path: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == path)
+}
+
+/// Whether `path` is a table that holds keys.
+#[must_use]
+pub fn is_section(path: &str) -> bool {
+    path == PROPERTIES
+        || KEYS
+            .iter()
+            .any(|key| key.path.strip_prefix(path).is_some_and(|rest| rest.starts_with('.')))
+}
+
+/// The key that somebody may have meant by `path`.
+#[must_use]
+pub fn suggestion(path: &str) -> Option<&'static str> {
+    let words = |path: &str| path.replace(['.', '-'], "_").to_lowercase();
+    let last = |path: &str| words(path.rsplit('.').next().unwrap_or(path));
+    let within = |path: &str| words(path.split_once('.').map_or(path, |(_, rest)| rest));
+    let likeness = |candidate: &str| {
+        let pairs = [
+            (words(path), words(candidate)),
+            (last(path), last(candidate)),
+            (within(path), within(candidate)),
+        ];
+        pairs
+            .iter()
+            .map(|(asked, known)| strsim::normalized_damerau_levenshtein(asked, known))
+            .fold(0.0, f64::max)
+    };
+    // Keys and the tables they stand in.
+    let prefixes = |path: &'static str| path.match_indices('.').map(|(end, _)| &path[..end]).chain([path]);
+    let candidates = KEYS.iter().map(|key| key.path).chain([PROPERTIES]).flat_map(prefixes);
+    // At 0.7 `windowsize` still finds `window.size`, and `colour` finds nothing.
+    candidates
+        .map(|candidate| (likeness(candidate), candidate))
+        .filter(|(likeness, _)| *likeness >= 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, path)| path)
+}

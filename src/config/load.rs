@@ -1,0 +1,254 @@
+//! From flags, environment and file to one checked [`Config`]: precedence, and what no single value can say.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use leeway_topology::drift::Thresholds;
+use leeway_topology::window::CountWindow;
+
+use super::checks::{check_names, check_topics, share_dead_letter_topics};
+use super::file::{self, FileSettings, Settings};
+use super::flags::ConfigFlags;
+use super::keys::{self, KEYS, Key};
+use super::value::{Setting, Source, Value};
+use super::view::{View, source_of};
+use super::{Config, ConfigError, DashboardConfig, HttpConfig, KafkaConfig, LogFormat, MonitorConfig, ReferenceSource};
+use crate::task::Start;
+
+/// Builds the configuration. A pure function of its arguments, but for the files that secrets are kept in.
+///
+/// # Errors
+/// Every fault that was found, one message each.
+pub fn load(flags: &ConfigFlags, environment: &BTreeMap<String, String>, file: Option<(&Path, &str)>) -> Result<Config, ConfigError> {
+    let mut faults = Vec::new();
+    let mut file = file.map(|(path, text)| file::read(path, text, &mut faults)).unwrap_or_default();
+    if file.monitors.is_empty() {
+        file.monitors.push(Settings::new());
+    }
+    let FileSettings {
+        common,
+        monitors,
+        properties,
+    } = file;
+    let mut resolver = Resolver {
+        flags,
+        environment,
+        faults: &mut faults,
+    };
+    let common = resolver.resolve(common, |key| !key.is_of_monitor(), true);
+    let monitors: Vec<_> = monitors
+        .into_iter()
+        .enumerate()
+        .map(|(index, settings)| resolver.resolve(settings, Key::is_of_monitor, index == 0))
+        .collect();
+    let resolved = Resolved {
+        common,
+        monitors,
+        properties,
+    };
+    let config = build(resolved, &mut faults);
+    if faults.is_empty() { Ok(config) } else { Err(ConfigError { faults }) }
+}
+
+/// All settings with their sources, after precedence. Kept in the configuration so that it can be printed.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Resolved {
+    pub(super) common: Settings,
+    pub(super) monitors: Vec<Settings>,
+    pub(super) properties: BTreeMap<String, file::Property>,
+}
+
+struct Resolver<'a> {
+    flags: &'a ConfigFlags,
+    environment: &'a BTreeMap<String, String>,
+    faults: &'a mut Vec<String>,
+}
+
+impl Resolver<'_> {
+    /// Fills up what the file says. Flags and environment speak of the first monitor alone.
+    fn resolve(&mut self, mut file: Settings, of: fn(&Key) -> bool, from_outside: bool) -> Settings {
+        let mut settings = Settings::new();
+        for key in KEYS.iter().filter(|key| of(key)) {
+            let written = file.remove(key.path);
+            let outside = if from_outside { self.outside(key) } else { None };
+            settings.insert(key.path, outside.or(written).unwrap_or_else(|| self.default(key)));
+        }
+        settings
+    }
+
+    fn outside(&mut self, key: &'static Key) -> Option<Setting> {
+        let flag = key
+            .flag
+            .zip(self.flags.values.get(key.path))
+            .map(|(flag, text)| (Source::Flag(flag), text));
+        // An empty variable is how many deployments spell "not set".
+        let variable = || {
+            key.variable
+                .and_then(|name| Some((Source::Environment(name), self.environment.get(name).filter(|text| !text.is_empty())?)))
+        };
+        let (source, text) = flag.or_else(variable)?;
+        let value = key.parse(text).map_err(|allowed| {
+            let shown = if key.secret { "\"***\"".to_owned() } else { format!("{text:?}") };
+            let hint = if text.starts_with("tcp://") {
+                " (Kubernetes sets such variables for services: enableServiceLinks: false)"
+            } else {
+                ""
+            };
+            self.faults.push(format!("{} = {shown} ({source}): {allowed}{hint}", key.path));
+        });
+        Some(Setting { value: value.ok(), source })
+    }
+
+    fn default(&mut self, key: &Key) -> Setting {
+        let value = key.default.and_then(|text| {
+            key.parse(text)
+                .map_err(|allowed| self.faults.push(format!("{} (default): {allowed}", key.path)))
+                .ok()
+        });
+        Setting {
+            value,
+            source: Source::Default,
+        }
+    }
+}
+
+fn build(mut resolved: Resolved, faults: &mut Vec<String>) -> Config {
+    let view = View(&resolved.common);
+    let commit_interval = view.optional_integer("commit_interval_ms");
+    let transaction_timeout = view.optional_integer("transaction_timeout_ms");
+    if let (Some(commit), Some(timeout)) = (commit_interval, transaction_timeout)
+        && commit >= timeout
+    {
+        faults.push(format!(
+            "{}: must be below {}",
+            view.named("commit_interval_ms"),
+            view.named("transaction_timeout_ms")
+        ));
+    }
+    let application_id = view.text("application_id");
+    let mut monitors: Vec<_> = resolved.monitors.iter().map(|settings| monitor(&View(settings), faults)).collect();
+    share_dead_letter_topics(&mut monitors, &resolved.monitors, faults);
+    // So that the printed configuration names the topic and not the rule.
+    for (monitor, settings) in monitors.iter().zip(&mut resolved.monitors) {
+        if let Some(
+            setting @ Setting {
+                value: None,
+                source: Source::Default,
+            },
+        ) = settings.get_mut("monitor.dead_letter_topic")
+        {
+            setting.value = Some(Value::Text(monitor.dead_letter_topic.clone()));
+        }
+    }
+    let view = View(&resolved.common);
+    check_names(&monitors, &resolved.monitors, faults);
+    check_topics(&application_id, &monitors, &resolved.monitors, faults);
+    Config {
+        state_dir: PathBuf::from(view.text("state_dir")),
+        num_stream_threads: view
+            .optional_integer("num_stream_threads")
+            .map(|threads| usize::try_from(threads).unwrap_or(usize::MAX)),
+        commit_interval: Duration::from_millis(commit_interval.unwrap_or_default()),
+        transaction_timeout: Duration::from_millis(transaction_timeout.unwrap_or_default()),
+        log: view.text("log"),
+        log_format: if view.text("log_format") == "json" {
+            LogFormat::Json
+        } else {
+            LogFormat::Text
+        },
+        max_series: view.size("metrics.max_series"),
+        kafka: KafkaConfig {
+            bootstrap_servers: view.text("kafka.bootstrap_servers"),
+            properties: resolved
+                .properties
+                .iter()
+                .map(|(name, property)| (name.clone(), property.value.expose().to_owned()))
+                .collect(),
+        },
+        http: HttpConfig {
+            host: view.text("http.host"),
+            port: view.port("http.port"),
+            port_is_set: resolved.common.get("http.port").is_some_and(|setting| setting.source != Source::Default),
+            advertised: view.optional_text("http.advertised"),
+            bearer_token: view.secret("http.bearer_token"),
+        },
+        dashboard: DashboardConfig {
+            host: view.text("dashboard.host"),
+            port: view.port("dashboard.port"),
+        },
+        slack_url: view.secret("alert.slack.url"),
+        application_id,
+        monitors,
+        resolved,
+    }
+}
+
+fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
+    let window = match (
+        view.optional_integer("monitor.window.size"),
+        view.optional_integer("monitor.window.every"),
+    ) {
+        (Some(size), Some(every)) => CountWindow::new(size, every).unwrap_or_else(|error| {
+            faults.push(format!(
+                "{}, {}: {error}",
+                view.named("monitor.window.every"),
+                view.named("monitor.window.size")
+            ));
+            CountWindow::default()
+        }),
+        _ => CountWindow::default(),
+    };
+    let mut thresholds = Thresholds::default();
+    if let (Some(possible_drift), Some(drift)) = (
+        view.decimal("monitor.thresholds.possible_drift"),
+        view.decimal("monitor.thresholds.drift"),
+    ) {
+        thresholds = Thresholds { possible_drift, drift };
+        if drift < possible_drift {
+            let (low, high) = (view.named("monitor.thresholds.possible_drift"), view.named("monitor.thresholds.drift"));
+            faults.push(format!("{high}: must not be below {low}"));
+        }
+    }
+    let features = view.list("monitor.features");
+    for (path, items) in [("monitor.features", &features), ("monitor.scopes", &view.list("monitor.scopes"))] {
+        if items.as_ref().is_some_and(Vec::is_empty) {
+            faults.push(format!("{}: an empty list: leave it out for the default", view.named(path)));
+        }
+    }
+    let topic = view.text("monitor.topic");
+    MonitorConfig {
+        name: view.text("monitor.name"),
+        events_topic: view.text("monitor.events_topic"),
+        dead_letter_topic: view.optional_text("monitor.dead_letter_topic").unwrap_or_else(|| format!("{topic}-dlq")),
+        topic,
+        reference: match view.optional_text("monitor.reference") {
+            None => ReferenceSource::Published,
+            Some(text) => match text.strip_prefix("first:").and_then(|count| count.parse().ok()) {
+                Some(count) => ReferenceSource::First(count),
+                None => ReferenceSource::File(PathBuf::from(text)),
+            },
+        },
+        start: if view.text("monitor.start") == "latest" {
+            Start::Latest
+        } else {
+            Start::Earliest
+        },
+        features,
+        window,
+        min_samples: view.integer("monitor.min_samples"),
+        thresholds,
+        epsilon: view.decimal("monitor.epsilon").unwrap_or_default(),
+        significance: view.decimal("monitor.significance").unwrap_or_default(),
+        max_categories: view.size("monitor.max_categories"),
+    }
+}
+
+impl Resolved {
+    /// Whether anything but the default set this key (for a monitor's key: of the first monitor).
+    pub(super) fn is_set(&self, path: &str) -> bool {
+        let of_monitor = keys::find(path).is_some_and(Key::is_of_monitor);
+        let settings = if of_monitor { self.monitors.first() } else { Some(&self.common) };
+        settings.is_some_and(|settings| *source_of(settings, path) != Source::Default)
+    }
+}

@@ -1,0 +1,453 @@
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::keys::KEYS;
+use super::value::Value;
+use super::{Config, ConfigError, ConfigFlags, ReferenceSource, load};
+use crate::task::Start;
+
+fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
+    variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+}
+
+fn from(flags: &[(&str, &str)], variables: &[(&str, &str)], file: &str) -> Result<Config, ConfigError> {
+    let flags = flags.iter().fold(ConfigFlags::default(), |flags, (path, text)| flags.with(path, text));
+    load(&flags, &environment(variables), Some((Path::new("leeway.toml"), file)))
+}
+
+fn from_file(file: &str) -> Result<Config, ConfigError> {
+    from(&[], &[], file)
+}
+
+fn faults(file: &str) -> Vec<String> {
+    from_file(file).map(|_| Vec::new()).unwrap_or_else(|error| error.faults)
+}
+
+fn only_fault(file: &str) -> String {
+    let faults = faults(file);
+    assert_eq!(faults.len(), 1, "{faults:#?}");
+    faults.into_iter().next().unwrap_or_default()
+}
+
+/// The example of the documentation.
+const EXAMPLE: &str = r#"
+application_id = "drift-monitor-group"
+state_dir = "./leeway-state"
+num_stream_threads = 2
+commit_interval_ms = 100
+transaction_timeout_ms = 10000
+standby = false
+
+[kafka]
+bootstrap_servers = "localhost:9092"
+[kafka.properties]
+"security.protocol" = "SASL_SSL"
+
+[[monitor]]
+name = "default"
+topic = "drift-data"
+events_topic = "drift-events"
+dead_letter_topic = "drift-data-dlq"
+reference = "reference.json"
+features = ["feature1", "feature2"]
+window = { size = 1000, every = 100 }
+min_samples = 100
+thresholds = { possible_drift = 0.1, drift = 0.25 }
+epsilon = 0.0001
+significance = 0.001
+scopes = ["partition"]
+segment_by = []
+max_categories = 50
+
+[http]
+host = "127.0.0.1"
+port = 8000
+"#;
+
+#[test]
+fn nothing_set_gives_the_defaults() {
+    let config = load(&ConfigFlags::default(), &BTreeMap::new(), None).unwrap();
+    assert_eq!(config.application_id, "drift-monitor-group");
+    assert_eq!(config.state_dir, PathBuf::from("./leeway-state"));
+    assert_eq!(config.num_stream_threads, None);
+    assert_eq!(
+        (config.commit_interval, config.transaction_timeout),
+        (Duration::from_millis(100), Duration::from_secs(10))
+    );
+    assert_eq!(config.kafka.bootstrap_servers, "localhost:9092");
+    assert_eq!(
+        (config.http.host.as_str(), config.http.port, config.http.port_is_set),
+        ("127.0.0.1", 8000, false)
+    );
+    assert_eq!(
+        (config.dashboard.port, config.max_series, config.start()),
+        (8501, 10_000, Start::Earliest)
+    );
+    assert_eq!(config.monitors.len(), 1);
+    let monitor = config.monitors[0].to_monitor().unwrap();
+    assert_eq!(monitor, leeway_topology::processor::Monitor::new("default", "drift-data"));
+    assert_eq!(config.monitors[0].reference, ReferenceSource::Published);
+    assert!(!config.is_set("state_dir") && !config.is_set("http.port") && !config.is_set("monitor.topic"));
+}
+
+#[test]
+fn the_documented_example_is_valid() {
+    let config = from_file(EXAMPLE).unwrap();
+    assert_eq!(config.num_stream_threads, Some(2));
+    assert_eq!(
+        config.monitors[0].features.as_deref(),
+        Some(&["feature1".to_owned(), "feature2".to_owned()][..])
+    );
+    assert_eq!(config.monitors[0].reference, ReferenceSource::File("reference.json".into()));
+    assert_eq!(config.kafka.properties["security.protocol"], "SASL_SSL");
+    assert!(config.http.port_is_set && config.is_set("state_dir"));
+}
+
+#[test]
+fn command_line_comes_before_environment_before_file_before_default() {
+    let file = "[[monitor]]\ntopic = 'from-file'\nwindow = { size = 3000 }\nepsilon = 0.01\n";
+    let variables = [("KAFKA_TOPIC", "from-environment"), ("DRIFT_WINDOW_SIZE", "2000")];
+    let config = from(&[("monitor.topic", "from-flag")], &variables, file).unwrap();
+    assert_eq!(config.monitors[0].topic, "from-flag");
+    assert_eq!(config.monitors[0].window.size(), 2000);
+    assert_eq!(config.monitors[0].epsilon, 0.01);
+    assert_eq!(config.monitors[0].window.every(), 100);
+}
+
+#[test]
+fn an_empty_variable_counts_as_unset() {
+    let config = from(&[], &[("KAFKA_TOPIC", ""), ("PROMETHEUS_PORT", "")], "[http]\nport = 0\n").unwrap();
+    assert_eq!((config.monitors[0].topic.as_str(), config.http.port), ("drift-data", 0));
+}
+
+#[test]
+fn environment_and_flags_speak_of_the_first_monitor_only() {
+    let file = "[[monitor]]\nname = 'a'\n[[monitor]]\nname = 'b'\ntopic = 'other'\n";
+    let config = from(&[("monitor.min_samples", "7")], &[("KAFKA_TOPIC", "mine")], file).unwrap();
+    let topics: Vec<_> = config
+        .monitors
+        .iter()
+        .map(|monitor| (monitor.topic.as_str(), monitor.min_samples))
+        .collect();
+    assert_eq!(topics, [("mine", 7), ("other", 100)]);
+}
+
+#[test]
+fn every_fault_is_reported_with_key_value_source_and_what_is_allowed() {
+    let file = "standby = true\ncommit_interval_ms = 'soon'\n[http]\nport = 70000\nprot = 1\n";
+    let error = from(&[("monitor.epsilon", "2")], &[("DRIFT_WINDOW_SIZE", "many")], file).unwrap_err();
+    let expected = [
+        "standby = true (leeway.toml line 1): standby tasks are not available yet: leave it out",
+        "commit_interval_ms = 'soon' (leeway.toml line 2): must be a whole number from 1 to 600000",
+        "http.port = 70000 (leeway.toml line 4): must be a whole number from 0 to 65535",
+        "leeway.toml line 5: unknown key `http.prot`; did you mean `http.port`?",
+        "monitor.window.size = \"many\" (environment DRIFT_WINDOW_SIZE): must be a whole number from 1 to 4294967295",
+        "monitor.epsilon = \"2\" (--epsilon): must be a number above 0 and below 1",
+    ];
+    assert_eq!(error.faults, expected);
+}
+
+#[test]
+fn unknown_keys_come_with_what_was_probably_meant() {
+    assert_eq!(
+        only_fault("aplication_id = 'x'"),
+        "leeway.toml line 1: unknown key `aplication_id`; did you mean `application_id`?"
+    );
+    assert_eq!(
+        only_fault("topic = 'x'"),
+        "leeway.toml line 1: unknown key `topic`; did you mean `monitor.topic`?"
+    );
+    assert_eq!(
+        only_fault("[[monitor]]\nwindow_size = 5"),
+        "leeway.toml line 2: unknown key `monitor.window_size`; did you mean `monitor.window.size`?"
+    );
+    assert_eq!(only_fault("[kafka]\nbroker = 'x'"), "leeway.toml line 2: unknown key `kafka.broker`");
+    assert_eq!(only_fault("[colour]\nx = 1"), "leeway.toml line 1: unknown key `colour`");
+}
+
+#[test]
+fn wrong_types_are_named() {
+    assert_eq!(
+        only_fault("application_id = 7"),
+        "application_id = 7 (leeway.toml line 1): must be 1 to 200 ASCII letters, digits, `.`, `_` and `-`, since internal topics begin with it"
+    );
+    assert_eq!(
+        only_fault("[[monitor]]\nscopes = 'partition'"),
+        "monitor.scopes = 'partition' (leeway.toml line 2): must be a list of `partition`, `global`"
+    );
+    assert_eq!(
+        only_fault("kafka = 'localhost'"),
+        "kafka = 'localhost' (leeway.toml line 1): must be a table"
+    );
+    assert!(only_fault("[monitor]\ntopic = 'x'").contains("write `[[monitor]]`"));
+    assert!(only_fault("[kafka.properties]\nx = [1]").contains("must be a string, a number, true or false"));
+    assert!(only_fault("num_stream_threads = -1").contains("must be a whole number from 1 to 1024"));
+}
+
+#[test]
+fn text_that_is_not_toml_is_reported_with_its_line_and_without_quoting_it() {
+    let fault = only_fault("application_id = 'a'\n[http]\nbearer_token = \"geheim\nport = [\n");
+    assert!(
+        fault.starts_with("leeway.toml line 3: not TOML: ") && !fault.contains("geheim"),
+        "{fault}"
+    );
+}
+
+#[test]
+fn contradictions_name_both_sides() {
+    assert_eq!(
+        only_fault("[[monitor]]\nwindow = { every = 300 }"),
+        "monitor.window.every = 300 (leeway.toml line 2), monitor.window.size = 1000 (default): \
+         a window of 1000 records checked every 300: `every` must be at least 1 and divide `size`"
+    );
+    assert_eq!(
+        only_fault("[[monitor]]\nthresholds = { drift = 0.05 }"),
+        "monitor.thresholds.drift = 0.05 (leeway.toml line 2): must not be below monitor.thresholds.possible_drift = 0.1 (default)"
+    );
+    assert_eq!(
+        only_fault("commit_interval_ms = 10000"),
+        "commit_interval_ms = 10000 (leeway.toml line 1): must be below transaction_timeout_ms = 10000 (default)"
+    );
+    assert!(only_fault("[[monitor]]\n[[monitor]]\n").contains("another monitor has this name"));
+    assert!(only_fault("[[monitor]]\n[[monitor]]\nname='b'\nstart='latest'").contains("all monitors start at the same end"));
+    assert!(only_fault("[[monitor]]\nevents_topic = 'drift-data'").contains("records would go in circles"));
+    assert!(only_fault("[[monitor]]\ndead_letter_topic = 'drift-events'").contains("is the topic of drift events too"));
+    assert!(only_fault("[[monitor]]\nfeatures = []").contains("an empty list"));
+}
+
+#[test]
+fn a_faulty_value_causes_no_second_fault() {
+    assert_eq!(faults("[[monitor]]\nwindow = { size = 'x', every = 300 }").len(), 1);
+    assert_eq!(faults("[[monitor]]\nthresholds = { possible_drift = -1, drift = 0.01 }").len(), 1);
+}
+
+#[test]
+fn monitors_of_one_topic_share_its_dead_letter_topic() {
+    let config = from_file("[[monitor]]\n[[monitor]]\nname = 'b'\ndead_letter_topic = 'graveyard'\n").unwrap();
+    assert!(config.monitors.iter().all(|monitor| monitor.dead_letter_topic == "graveyard"));
+    let fault = only_fault("[[monitor]]\ndead_letter_topic = 'x'\n[[monitor]]\nname = 'b'\ndead_letter_topic = 'y'\n");
+    assert!(
+        fault.contains("share its dead letter topic") && fault.contains("line 5") && fault.contains("line 2"),
+        "{fault}"
+    );
+}
+
+#[test]
+fn what_this_version_cannot_do_is_refused_once_in_words() {
+    let time = only_fault("[[monitor]]\nwindow = { kind = 'time', size = '5m', every = '1m', grace = '30s' }");
+    assert!(time.contains("time windows are not available yet"), "{time}");
+    for (file, words) in [
+        ("[[monitor]]\nscopes = ['partition', 'global']", "scope `global` is not available yet"),
+        ("[[monitor]]\nsegment_by = ['country']", "segments are not available yet"),
+        ("[[monitor]]\nreference = { rolling = '7d' }", "rolling references are not available yet"),
+        ("[[monitor]]\nwindow = { idle_close_after = '1m' }", "time windows are not available yet"),
+        ("[http.tls]\ncert = 'c.pem'", "not available yet"),
+        ("standby = true", "standby tasks are not available yet"),
+    ] {
+        assert!(only_fault(file).contains(words), "{file}: {}", only_fault(file));
+    }
+}
+
+#[test]
+fn reference_is_a_path_or_the_first_records() {
+    for (text, expected) in [("'first:10000'", 10_000), ("{ first = 500 }", 500)] {
+        assert_eq!(
+            from_file(&format!("[[monitor]]\nreference = {text}")).unwrap().monitors[0].reference,
+            ReferenceSource::First(expected)
+        );
+    }
+    assert!(only_fault("[[monitor]]\nreference = 'first:0'").contains("`first:N` with N from 1 on"));
+    assert!(only_fault("[[monitor]]\nreference = { first = 0 }").contains("`first:N`"));
+}
+
+#[test]
+fn properties_take_strings_numbers_and_booleans_with_and_without_quoted_names() {
+    let file = "[kafka.properties]\n'socket.timeout.ms' = 5000\nssl.ca.location = '/ca.pem'\nenable.ssl.certificate.verification = true\n'x' = 0.5\n";
+    let properties = from_file(file).unwrap().kafka.properties;
+    let expected = [
+        ("enable.ssl.certificate.verification", "true"),
+        ("socket.timeout.ms", "5000"),
+        ("ssl.ca.location", "/ca.pem"),
+        ("x", "0.5"),
+    ];
+    assert_eq!(properties, environment(&expected));
+}
+
+#[test]
+fn properties_that_would_break_exactly_once_are_refused_with_the_reason() {
+    let fault = only_fault("[kafka.properties]\nenable.auto.commit = true");
+    assert!(
+        fault.starts_with("kafka.properties.enable.auto.commit = true (leeway.toml line 2): cannot be set: "),
+        "{fault}"
+    );
+}
+
+#[test]
+fn secrets_are_read_from_files_and_never_printed() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("kafka");
+    std::fs::write(&path, "geheim1\n").unwrap();
+    let file = format!(
+        "[kafka.properties]\n'ssl.key.pem' = 'geheim2'\n'sasl.password' = {{ file = {path:?} }}\n'sasl.username' = {{ file = {path:?} }}\n'a.b' = 'seen'\n\
+         [http]\nbearer_token = 'geheim3'\n[alert.slack]\nurl = 'https://hooks.example/geheim4'\n"
+    );
+    let config = from_file(&file).unwrap();
+    assert_eq!(config.kafka.properties["sasl.password"], "geheim1");
+    assert_eq!(config.http.bearer_token.as_ref().map(super::Secret::expose), Some("geheim3"));
+    let printed = format!("{}\n{config:?}", config.effective_toml());
+    assert!(!printed.contains("geheim"), "{printed}");
+    assert!(
+        printed.contains("\"sasl.username\" = \"***\"  # leeway.toml line 4") && printed.contains("\"a.b\" = \"seen\""),
+        "{printed}"
+    );
+}
+
+#[test]
+fn secrets_stay_secret_in_faults() {
+    let text = from(&[], &[("SLACK_WEBHOOK_URL", "geheim")], "[http]\nbearer_token = 47110815\n")
+        .unwrap_err()
+        .to_string();
+    assert!(!text.contains("geheim") && !text.contains("4711"), "{text}");
+    assert!(
+        text.contains("alert.slack.url = \"***\" (environment SLACK_WEBHOOK_URL): must be a URL"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_secret_file_that_is_not_there_is_a_fault() {
+    let fault = only_fault("[http]\nbearer_token = { file = '/nowhere/token' }");
+    assert!(fault.contains("\"/nowhere/token\" cannot be read"), "{fault}");
+}
+
+#[test]
+fn the_effective_configuration_is_a_file_that_means_the_same() {
+    let file = EXAMPLE.replace("[http]", "[http]\nadvertised = 'host:1'");
+    let config = from(&[("monitor.thresholds.drift", "1")], &[("KAFKA_GROUP_ID", "mine")], &file).unwrap();
+    let printed = config.effective_toml();
+    assert!(printed.contains("application_id = \"mine\"  # environment KAFKA_GROUP_ID"), "{printed}");
+    assert!(printed.contains("thresholds.drift = 1.0  # --drift"), "{printed}");
+    assert_eq!(
+        Config {
+            resolved: config.resolved.clone(),
+            ..from_file(&printed).unwrap()
+        },
+        config
+    );
+}
+
+#[test]
+fn the_effective_default_configuration_reads_like_this() {
+    insta::assert_snapshot!(load(&ConfigFlags::default(), &BTreeMap::new(), None).unwrap().effective_toml(), @r#"
+    application_id = "drift-monitor-group"  # default
+    state_dir = "./leeway-state"  # default
+    # num_stream_threads: the cores, at most the partitions
+    commit_interval_ms = 100  # default
+    transaction_timeout_ms = 10000  # default
+    standby = false  # default
+    log = "info"  # default
+    log_format = "text"  # default
+
+    [metrics]
+    max_series = 10000  # default
+
+    [kafka]
+    bootstrap_servers = "localhost:9092"  # default
+
+    [http]
+    host = "127.0.0.1"  # default
+    port = 8000  # default
+    # advertised: host and port
+    # bearer_token: none
+
+    [dashboard]
+    host = "127.0.0.1"  # default
+    port = 8501  # default
+
+    [alert]
+    # slack.url: none
+
+    [[monitor]]
+    name = "default"  # default
+    topic = "drift-data"  # default
+    events_topic = "drift-events"  # default
+    dead_letter_topic = "drift-data-dlq"  # default
+    # reference: the published one
+    start = "earliest"  # default
+    # features: all of the reference
+    scopes = ["partition"]  # default
+    window.kind = "count"  # default
+    window.size = 1000  # default
+    window.every = 100  # default
+    min_samples = 100  # default
+    thresholds.possible_drift = 0.1  # default
+    thresholds.drift = 0.25  # default
+    epsilon = 0.0001  # default
+    significance = 0.001  # default
+    segment_by = []  # default
+    max_categories = 50  # default
+    max_segments = 10000  # default
+    "#);
+}
+
+#[test]
+fn kubernetes_service_links_are_explained() {
+    let error = from(&[], &[("PROMETHEUS_PORT", "tcp://10.0.0.1:9090")], "").unwrap_err();
+    assert!(error.faults[0].contains("enableServiceLinks"), "{error}");
+    assert!(
+        from(&[("http.port", "1")], &[("PROMETHEUS_PORT", "tcp://10.0.0.1:9090")], "").is_ok(),
+        "a flag overrides it"
+    );
+}
+
+#[test]
+fn every_key_has_a_valid_default_and_its_own_flag_and_variable() {
+    let mut flags: Vec<_> = KEYS.iter().filter_map(|key| key.flag).collect();
+    let mut variables: Vec<_> = KEYS.iter().filter_map(|key| key.variable).collect();
+    let counts = (flags.len(), variables.len());
+    flags.sort_unstable();
+    flags.dedup();
+    variables.sort_unstable();
+    variables.dedup();
+    assert_eq!((flags.len(), variables.len()), counts);
+    for key in KEYS {
+        assert!(key.default.is_none_or(|text| key.parse(text).is_ok()), "{}", key.path);
+        assert!(!key.doc.is_empty() && !key.doc.ends_with('.'), "{}", key.path);
+    }
+}
+
+#[test]
+fn odd_numbers_are_refused_wherever_they_come_from() {
+    for text in ["NaN", "inf", "-0.1", "0", "", "1e400"] {
+        assert!(from(&[("monitor.thresholds.drift", text)], &[], "").is_err(), "{text}");
+    }
+    for text in ["nan", "inf", "1", "1.0", "-1e-9"] {
+        assert!(from_file(&format!("[[monitor]]\nsignificance = {text}")).is_err(), "{text}");
+    }
+    let config = from_file("[[monitor]]\nsignificance = 0\nthresholds = { possible_drift = 1, drift = 2 }\nmin_samples = 0x10\n").unwrap();
+    assert_eq!((config.monitors[0].significance, config.monitors[0].min_samples), (0.0, 16));
+}
+
+#[test]
+fn numeric_text_stays_text() {
+    let config = from(&[("monitor.topic", "2024")], &[("KAFKA_GROUP_ID", "007")], "").unwrap();
+    assert_eq!((config.application_id.as_str(), config.monitors[0].topic.as_str()), ("007", "2024"));
+}
+
+#[test]
+fn topic_names_follow_kafkas_rules() {
+    for name in ["", ".", "..", "a b", "ä", &"x".repeat(250)] {
+        assert!(from(&[("monitor.topic", name)], &[], "").is_err(), "{name}");
+    }
+    let long = from(&[("monitor.topic", &"x".repeat(240))], &[], "").unwrap_err();
+    assert!(long.faults[0].contains("changelog"), "{long}");
+}
+
+#[test]
+fn lists_of_the_command_line_are_separated_by_commas() {
+    let value = super::keys::find("monitor.scopes").unwrap().parse(" partition ,").unwrap();
+    assert_eq!(value, Value::List(vec!["partition".to_owned()]));
+    assert!(from(&[("monitor.scopes", "partition,partition")], &[], "").is_err(), "twice");
+    assert!(from(&[("monitor.scopes", ",")], &[], "").is_err(), "nothing");
+}

@@ -1,0 +1,354 @@
+//! The stream processor of one process: topics made ready, threads started, replaced and stopped.
+//!
+//! ```text
+//! plan topics --> references --> threads: loop { step } --supervisor--> replaced with backoff | stopped
+//! ```
+//!
+//! A fatal error of one thread stops the process, since it would come back in the next one; anything else costs that thread, which is replaced a
+//! bounded number of times. Stopping commits what is open, within a bound, and leaves the group.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use leeway_topology::graph::{changelog_topic, store_name};
+use leeway_topology::ids::Timestamp;
+use leeway_topology::processor::{Monitor, References};
+use tracing::{error, info, warn};
+
+use crate::broker::{Broker, BrokerError, ClientSettings};
+use crate::epoch::EpochTag;
+use crate::http::Health;
+use crate::state::store::StateStore;
+use crate::stream_thread::{FailPoint, Now, Step, StreamThread, ThreadContext, ThreadError};
+use crate::task::dead_letter::DeadLetterSink;
+use crate::task::{EventSink, Start, SubTopology};
+use crate::telemetry::metrics::Metrics;
+use crate::topics::{self, TopicError};
+
+/// An idle thread looks again after this long at the latest; its client wakes it earlier.
+const IDLE_WAIT: Duration = Duration::from_millis(5);
+
+/// How long a stopping thread may take to commit its last epoch, and its client to leave the group.
+const STOP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Threads replaced within [`REPLACEMENTS_WITHIN`] before the process gives up.
+const REPLACEMENTS_MAX: usize = 10;
+
+/// See [`REPLACEMENTS_MAX`].
+const REPLACEMENTS_WITHIN: Duration = Duration::from_secs(600);
+
+/// The broker's own sweep for transactions that timed out, and a margin.
+const TRANSACTION_SWEEP: Duration = Duration::from_secs(15);
+
+/// Room for headers and framing above the largest input record.
+const MESSAGE_BYTES_MARGIN: usize = 64 << 10;
+
+/// What a runtime is started with.
+pub struct Settings {
+    /// Consumer group, prefix of internal topics and transactional ids.
+    pub application_id: Arc<str>,
+    /// Of the state directory: the same after a crash.
+    pub process_id: String,
+    /// `None`: the cores, at most the partitions.
+    pub num_stream_threads: Option<usize>,
+    /// How long an epoch is filled at most.
+    pub commit_interval: Duration,
+    /// How long a dead instance's transaction can hold readers back.
+    pub transaction_timeout: Duration,
+    /// What to watch.
+    pub monitors: Vec<Arc<Monitor>>,
+    /// Where partitions without committed offset begin.
+    pub start: Start,
+    /// A test's hook.
+    pub fail_point: Option<Arc<dyn Fn(FailPoint) + Send + Sync>>,
+}
+
+/// Why the runtime did not start, or stopped.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// Topics.
+    #[error(transparent)]
+    Topics(#[from] TopicError),
+    /// The broker refused a client.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
+    /// A thread met something that no restart mends.
+    #[error("{0}")]
+    Fatal(String),
+}
+
+/// The graph of this application on this Kafka.
+pub struct Plan {
+    sub_topologies: BTreeMap<Arc<str>, Arc<SubTopology>>,
+    partitions: u32,
+    message_bytes_max: usize,
+}
+
+/// Finds, checks and creates the topics of all monitors.
+///
+/// # Errors
+/// When an input is missing, an internal topic does not fit, or the broker does not answer ([`TopicError::is_unavailable`]: try again).
+pub fn plan<B: Broker>(broker: &B, application_id: &str, monitors: &[Arc<Monitor>], start: Start) -> Result<Plan, TopicError> {
+    // In the order of the monitors, as the graph's description numbers its sub-topologies.
+    let mut by_topic: Vec<(Arc<str>, Vec<Arc<Monitor>>)> = Vec::new();
+    for monitor in monitors {
+        match by_topic.iter_mut().find(|(topic, _)| *topic == monitor.topic) {
+            Some((_, monitors)) => monitors.push(monitor.clone()),
+            None => by_topic.push((monitor.topic.clone(), vec![monitor.clone()])),
+        }
+    }
+    let mut inputs = BTreeMap::new();
+    for monitor in monitors {
+        if !inputs.contains_key(&monitor.topic) {
+            inputs.insert(monitor.topic.clone(), topics::input(broker, &monitor.topic, &monitor.name)?);
+        }
+    }
+    let largest = inputs.values().map(|facts| facts.partitions).max().unwrap_or(1);
+    let mut sub_topologies = BTreeMap::new();
+    let mut message_bytes_max = 0;
+    for (index, (topic, monitors)) in by_topic.into_iter().enumerate() {
+        let input = inputs[&topic];
+        message_bytes_max = message_bytes_max.max(input.message_bytes_max + MESSAGE_BYTES_MARGIN);
+        let mut events = BTreeMap::new();
+        for monitor in &monitors {
+            let facts = topics::output(broker, &monitor.events_topic, largest, &[("cleanup.policy", "delete".to_owned())])?;
+            events.insert(monitor.name.clone(), EventSink { topic: monitor.events_topic.clone(), partitions: facts.partitions });
+        }
+        let Some(dead_letter_topic) = monitors.first().map(|monitor| monitor.dead_letter_topic.clone()) else { continue };
+        let bytes = ("max.message.bytes", input.message_bytes_max.to_string());
+        let dead_letters = topics::output(broker, &dead_letter_topic, input.partitions, &[("cleanup.policy", "delete".to_owned()), bytes])?;
+        let store = store_name(&topic);
+        let changelog = changelog_topic(application_id, &store);
+        let facts = topics::changelog(broker, &changelog, input.partitions, input.message_bytes_max)?;
+        let sub_topology = SubTopology {
+            index,
+            topic: topic.clone(),
+            monitors,
+            store: store.into(),
+            changelog: changelog.into(),
+            events,
+            dead_letters: DeadLetterSink {
+                topic: dead_letter_topic,
+                partitions: dead_letters.partitions,
+                message_bytes_max: dead_letters.message_bytes_max.min(message_bytes_max),
+            },
+            start,
+            checkpoint_age_ms_max: facts.delete_retention_ms / 2,
+        };
+        sub_topologies.insert(topic, Arc::new(sub_topology));
+    }
+    let partitions = inputs.values().map(|facts| facts.partitions).sum();
+    Ok(Plan { sub_topologies, partitions, message_bytes_max })
+}
+
+/// A running stream processor.
+pub struct Runtime {
+    stopping: Arc<AtomicBool>,
+    supervisor: JoinHandle<Result<(), RuntimeError>>,
+}
+
+impl Runtime {
+    /// Starts the threads.
+    ///
+    /// # Errors
+    /// When the broker's client refuses a setting.
+    pub fn start<B: Broker>(
+        settings: Settings,
+        plan: Plan,
+        broker: B,
+        store: StateStore,
+        references: Arc<dyn References + Send + Sync>,
+        metrics: Arc<Metrics>,
+        health: Arc<Health>,
+    ) -> Result<Self, RuntimeError> {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = settings.num_stream_threads.unwrap_or_else(|| cores.min(plan.partitions as usize)).max(1);
+        let context = Arc::new(ThreadContext {
+            application_id: settings.application_id.clone(),
+            sub_topologies: plan.sub_topologies,
+            store,
+            references,
+            metrics,
+            commit_interval: settings.commit_interval,
+            hung_transaction_after: settings.transaction_timeout + TRANSACTION_SWEEP,
+            fail_point: settings.fail_point.clone(),
+        });
+        let stopping = Arc::new(AtomicBool::new(false));
+        let (exits, exited) = channel();
+        let mut supervisor = Supervisor {
+            broker,
+            context,
+            process_id: settings.process_id,
+            transaction_timeout: settings.transaction_timeout,
+            message_bytes_max: plan.message_bytes_max,
+            stopping: stopping.clone(),
+            exits,
+            ready: Arc::new(Mutex::new(BTreeMap::new())),
+            health,
+            threads: BTreeMap::new(),
+        };
+        for number in 1..=threads {
+            supervisor.spawn(number)?;
+        }
+        let supervisor = std::thread::Builder::new()
+            .name("supervisor".to_owned())
+            .spawn(move || supervisor.run(&exited))
+            .map_err(|error| RuntimeError::Fatal(format!("cannot start a thread: {error}")))?;
+        Ok(Self { stopping, supervisor })
+    }
+
+    /// Asks all threads to commit and stop.
+    pub fn stop(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
+    /// Whether it has ended, by itself or after [`Self::stop`].
+    #[must_use]
+    pub fn is_finished(&self) -> bool {
+        self.supervisor.is_finished()
+    }
+
+    /// Waits for the end.
+    ///
+    /// # Errors
+    /// What made it stop, if nobody asked it to.
+    pub fn join(self) -> Result<(), RuntimeError> {
+        self.supervisor.join().unwrap_or_else(|_| Err(RuntimeError::Fatal("the supervisor panicked: this is a fault of Leeway".to_owned())))
+    }
+}
+
+/// How a thread ended.
+type Exit = (usize, Result<(), ThreadError>);
+
+struct Supervisor<B: Broker> {
+    broker: B,
+    context: Arc<ThreadContext>,
+    process_id: String,
+    transaction_timeout: Duration,
+    message_bytes_max: usize,
+    stopping: Arc<AtomicBool>,
+    exits: Sender<Exit>,
+    ready: Arc<Mutex<BTreeMap<usize, bool>>>,
+    health: Arc<Health>,
+    threads: BTreeMap<usize, JoinHandle<()>>,
+}
+
+impl<B: Broker> Supervisor<B> {
+    fn spawn(&mut self, number: usize) -> Result<(), RuntimeError> {
+        let name = format!("StreamThread-{number}");
+        let application_id = &self.context.application_id;
+        let client = self.broker.client(&ClientSettings {
+            application_id: application_id.to_string(),
+            transactional_id: format!("{application_id}-{}-{number}", self.process_id),
+            client_id: format!("{application_id}-{}-{name}", self.process_id),
+            transaction_timeout: self.transaction_timeout,
+            message_bytes_max: self.message_bytes_max,
+        })?;
+        let tag = EpochTag::new(&self.process_id, number, rand::random());
+        let thread = StreamThread::new(name.clone(), client, self.context.clone(), tag);
+        let (stopping, ready, health, exits) = (self.stopping.clone(), self.ready.clone(), self.health.clone(), self.exits.clone());
+        publish_readiness(&ready, &health, number, false);
+        let handle = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || {
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_thread(thread, &stopping, |is_ready| publish_readiness(&ready, &health, number, is_ready))));
+                publish_readiness(&ready, &health, number, false);
+                let result = result.unwrap_or_else(|_| Err(ThreadError::Failed("the thread panicked: this is a fault of Leeway".to_owned())));
+                // The supervisor outlives its threads; if it is gone, so is everybody who would care.
+                drop(exits.send((number, result)));
+            })
+            .map_err(|error| RuntimeError::Fatal(format!("cannot start a thread: {error}")))?;
+        self.threads.insert(number, handle);
+        Ok(())
+    }
+
+    fn run(mut self, exited: &Receiver<Exit>) -> Result<(), RuntimeError> {
+        let mut replacements: Vec<Instant> = Vec::new();
+        let mut result = Ok(());
+        while !self.threads.is_empty() {
+            let (number, exit) = match exited.recv_timeout(Duration::from_secs(1)) {
+                Ok(exit) => exit,
+                Err(RecvTimeoutError::Timeout) => continue,
+                Err(RecvTimeoutError::Disconnected) => break,
+            };
+            if let Some(handle) = self.threads.remove(&number) {
+                // A panic was caught inside.
+                drop(handle.join());
+            }
+            match exit {
+                Ok(()) => {}
+                Err(ThreadError::Fatal(reason)) => {
+                    error!(thread = number, %reason, "stopping");
+                    self.stopping.store(true, Ordering::Release);
+                    result = result.and(Err(RuntimeError::Fatal(reason)));
+                }
+                Err(ThreadError::Failed(reason)) if self.stopping.load(Ordering::Acquire) => warn!(thread = number, %reason, "ended while stopping"),
+                Err(ThreadError::Failed(reason)) => {
+                    replacements.retain(|at| at.elapsed() < REPLACEMENTS_WITHIN);
+                    replacements.push(Instant::now());
+                    if replacements.len() > REPLACEMENTS_MAX {
+                        self.stopping.store(true, Ordering::Release);
+                        result = result.and(Err(RuntimeError::Fatal(format!("{} threads failed within {} s, the last with: {reason}", replacements.len(), REPLACEMENTS_WITHIN.as_secs()))));
+                        continue;
+                    }
+                    let backoff = Duration::from_millis(200 << replacements.len().min(6));
+                    error!(thread = number, %reason, backoff_ms = backoff.as_millis(), "replacing the thread");
+                    self.context.metrics.thread_replaced();
+                    std::thread::sleep(backoff);
+                    self.spawn(number)?;
+                }
+            }
+        }
+        self.health.set_ready(false, "stopped");
+        result
+    }
+}
+
+fn publish_readiness(ready: &Mutex<BTreeMap<usize, bool>>, health: &Health, number: usize, is_ready: bool) {
+    let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
+    if ready.insert(number, is_ready) != Some(is_ready) {
+        let waiting = ready.values().filter(|is_ready| !**is_ready).count();
+        health.set_ready(waiting == 0, if waiting == 0 { "assigned and restored" } else { "waiting for assignment or restore" });
+    }
+}
+
+fn run_thread<C: crate::broker::StreamClient>(mut thread: StreamThread<C>, stopping: &AtomicBool, publish: impl Fn(bool)) -> Result<(), ThreadError> {
+    let origin = Instant::now();
+    let mut stop_deadline = None;
+    let mut was_ready = false;
+    let result = loop {
+        if stop_deadline.is_none() && stopping.load(Ordering::Acquire) {
+            thread.stop();
+            stop_deadline = Some(Instant::now() + STOP_TIMEOUT);
+        }
+        match thread.step(now(origin)) {
+            Ok(Step::Busy) => {}
+            Ok(Step::Idle) => thread.wait(IDLE_WAIT),
+            Ok(Step::Stopped) => break Ok(()),
+            Err(error) => break Err(error),
+        }
+        if stop_deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            warn!("the last epoch's outcome did not come within {} s; it is settled at the next start", STOP_TIMEOUT.as_secs());
+            break Ok(());
+        }
+        let is_ready = thread.is_ready();
+        if is_ready != was_ready {
+            publish(is_ready);
+            was_ready = is_ready;
+        }
+    };
+    thread.close(STOP_TIMEOUT);
+    if result.is_ok() {
+        info!("stopped");
+    }
+    result
+}
+
+fn now(origin: Instant) -> Now {
+    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+    Now { elapsed: origin.elapsed(), wall: Timestamp(wall) }
+}

@@ -1,0 +1,63 @@
+//! What a store asks of the thing that keeps its bytes, and how a task becomes a range of keys.
+//!
+//! A key is `[format: u8][store name: component][partition: u32, big-endian]`, then the key within the task. A component ends with 0x00 0x00 and
+//! escapes 0x00, so no store name is the beginning of another one's keys, and all keys of a task are neighbours.
+
+use std::ops::{ControlFlow, Range};
+
+use leeway_topology::codec::put_component;
+
+use super::store::{StoreError, TaskRange};
+
+/// First byte of every key. A build that lays keys out differently takes another one and finds nothing of this one's.
+pub(super) const KEY_FORMAT: u8 = 1;
+
+/// Takes a key and its value, and says whether to go on.
+pub(super) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
+/// Keeps bytes in key order. Each call is atomic towards all others.
+pub(super) trait Backend: Send + Sync {
+    /// The value of a whole key.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Hands the range's keys and values to `visit`, in key order, as they were when the call began.
+    fn scan(&self, range: &Range<Vec<u8>>, visit: Visit<'_>) -> Result<(), StoreError>;
+
+    /// Applies the changes in order. On an error none of them is read.
+    fn write(&self, changes: Vec<Change>) -> Result<(), StoreError>;
+
+    /// Makes what was written survive a failure of the machine.
+    fn flush(&self) -> Result<(), StoreError>;
+}
+
+/// One change of a batch, with whole keys.
+#[derive(Debug)]
+pub(super) enum Change {
+    /// Sets a value.
+    Put { key: Vec<u8>, value: Vec<u8> },
+    /// Removes a key, if it is there.
+    Delete { key: Vec<u8> },
+    /// Removes all keys of a range.
+    Clear { range: Range<Vec<u8>> },
+}
+
+/// What stands before each key of a task.
+pub(super) fn prefix(task: &TaskRange) -> Vec<u8> {
+    let mut prefix = vec![KEY_FORMAT];
+    put_component(&mut prefix, &task.store);
+    prefix.extend_from_slice(&task.partition.0.to_be_bytes());
+    prefix
+}
+
+/// All keys that begin with `prefix`: up to the next prefix of the same length, its trailing 0xFF carried over.
+pub(super) fn keys_with(prefix: &[u8]) -> Range<Vec<u8>> {
+    let mut end = prefix.to_vec();
+    while let Some(last) = end.pop() {
+        // The first byte is `KEY_FORMAT`, so the carry ends there at the latest.
+        if last < u8::MAX {
+            end.push(last + 1);
+            break;
+        }
+    }
+    prefix.to_vec()..end
+}

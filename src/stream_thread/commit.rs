@@ -1,0 +1,306 @@
+//! The end of an epoch: seal, submit, and what each outcome asks for.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use leeway_topology::ids::Offset;
+use leeway_topology::processor::Processor;
+use tracing::{debug, error, info, warn};
+
+use super::{FailPoint, Now, Producer, StreamThread, ThreadError, restore, store_failure, text_of};
+use crate::broker::{AbortCause, CommitOutcome, CommittedOffset, EpochCommit, OutRecord, StreamClient, TopicPartition};
+use crate::epoch::{SealedEpoch, SealedTask, Verdict, judge};
+use crate::state::store::{Batch, StoreError};
+use crate::task::progress::{Checkpoint, Progress, checkpoint_key};
+use crate::task::{Phase, Running, Task, stored_progress};
+use leeway_topology::state::progress_key;
+
+/// The same refusal from the same base offsets this often is fatal: the records themselves cannot be committed.
+const POISON_ATTEMPTS: u32 = 3;
+
+/// Fenced twice within this time while still a member: two instances use one transactional id.
+const FENCED_TWICE_WITHIN: Duration = Duration::from_secs(60);
+
+/// An epoch is never bounded below this.
+const EPOCH_BYTES_MIN: usize = 64 << 10;
+
+/// Refused commits that repeat.
+#[derive(Default)]
+pub(super) struct CommitFailures {
+    base: Vec<(TopicPartition, Offset)>,
+    reason: String,
+    times: u32,
+}
+
+/// An epoch whose outcome is asked of the group.
+pub(super) struct Judgement {
+    epoch: SealedEpoch,
+    found: BTreeMap<TopicPartition, Option<CommittedOffset>>,
+}
+
+impl<C: StreamClient> StreamThread<C> {
+    /// Seals and submits the open epoch when it is due: after the commit interval, at its bound of bytes, or because partitions are to be given
+    /// back. One transaction is under way at a time.
+    pub(super) fn seal_if_due(&mut self, now: Now) {
+        let Some(epoch) = &self.open else { return };
+        let asked = self.stopping || self.revoking.is_some();
+        let due = asked || now.elapsed >= epoch.opened + self.context.commit_interval || epoch.bytes >= self.epoch_bytes_max;
+        if !due || !matches!(self.producer, Producer::Ready) {
+            return;
+        }
+        let Some(open) = self.open.take() else { return };
+        let mut records = open.records;
+        let mut offsets = Vec::new();
+        let mut sealed = Vec::new();
+        for (input, task) in &mut self.tasks {
+            let before = task.committed.clone();
+            let Phase::Running(running) = &mut task.phase else { continue };
+            if !running.dirty {
+                continue;
+            }
+            running.dirty = false;
+            let mut puts = Vec::new();
+            running.processor.flush(&mut puts);
+            let progress = Progress {
+                next_offset: running.next_offset,
+                record_number: running.processor.record_number().0,
+                stream_time: running.processor.stream_time(),
+                epoch: open.number,
+                committed_at: now.wall,
+            };
+            let record = |key: Vec<u8>, value: Option<Vec<u8>>| OutRecord {
+                topic: task.changelog.topic.clone(),
+                partition: task.changelog.partition,
+                key: Some(key),
+                value,
+                headers: Vec::new(),
+                timestamp: None,
+            };
+            records.extend(puts.iter().map(|put| record(put.key.clone(), put.value.clone())));
+            // Last: a restore takes what stands before it as whole.
+            records.push(record(progress_key(), Some(progress.to_bytes())));
+            let ours = CommittedOffset { offset: running.next_offset, metadata: self.tag.metadata(open.number) };
+            offsets.push((input.clone(), ours.clone()));
+            sealed.push(SealedTask { input: input.clone(), changelog: task.changelog.clone(), puts, progress, base: running.base, before, ours });
+        }
+        if sealed.is_empty() {
+            return;
+        }
+        self.fail_point(FailPoint::EpochSealed);
+        debug!(thread = %self.name, epoch = open.number, tasks = sealed.len(), records = records.len(), "commit");
+        self.client.commit(EpochCommit { epoch: open.number, records, offsets, group: open.group });
+        self.producer = Producer::Committing(SealedEpoch { number: open.number, tasks: sealed, checks: open.checks, submitted: now.elapsed });
+    }
+
+    pub(super) fn on_commit_finished(&mut self, number: u64, outcome: CommitOutcome, now: Now) -> Result<(), ThreadError> {
+        let epoch = match std::mem::replace(&mut self.producer, Producer::Ready) {
+            Producer::Committing(epoch) if epoch.number == number => epoch,
+            other => {
+                self.producer = other;
+                return Ok(());
+            }
+        };
+        match outcome {
+            CommitOutcome::Committed { ends } => {
+                self.commit_failures = CommitFailures::default();
+                self.context.metrics.committed(now.elapsed.saturating_sub(epoch.submitted));
+                self.fail_point(FailPoint::BeforeStoreWrite);
+                self.apply(&epoch, &ends, now)?;
+                self.fail_point(FailPoint::AfterStoreWrite);
+            }
+            CommitOutcome::Aborted { reason, cause } => {
+                self.context.metrics.aborted();
+                warn!(thread = %self.name, epoch = number, %reason, "transaction aborted; its records are processed again");
+                match cause {
+                    AbortCause::Refused => self.count_refusal(&epoch, reason)?,
+                    AbortCause::TimedOut => self.epoch_bytes_max = (self.epoch_bytes_max / 2).max(EPOCH_BYTES_MIN),
+                    AbortCause::Rejoin | AbortCause::Unavailable => {}
+                }
+                self.open = None;
+                self.rewind(epoch.tasks.iter().map(|task| task.input.clone()).collect(), now)?;
+            }
+            CommitOutcome::Unknown { reason } => {
+                warn!(thread = %self.name, epoch = number, %reason, "the transaction's outcome is unknown; asking the group");
+                self.settle(epoch);
+            }
+            CommitOutcome::Fenced { reason } => {
+                if self.fenced_at.is_some_and(|at| now.elapsed <= at + FENCED_TWICE_WITHIN) && !self.client.assignment_lost() {
+                    return Err(ThreadError::Fatal(format!(
+                        "fenced twice within {} s while still a member of the group: another instance uses the same transactional id ({reason}). \
+                         Was the state directory copied while both run? Give each instance its own `--state-dir`",
+                        FENCED_TWICE_WITHIN.as_secs()
+                    )));
+                }
+                self.fenced_at = Some(now.elapsed);
+                warn!(thread = %self.name, epoch = number, %reason, "fenced; asking the group what was committed");
+                self.settle(epoch);
+            }
+            CommitOutcome::Fatal { reason } => return Err(ThreadError::Fatal(reason)),
+        }
+        Ok(())
+    }
+
+    /// The same refusal from the same positions again and again would be an endless loop.
+    fn count_refusal(&mut self, epoch: &SealedEpoch, reason: String) -> Result<(), ThreadError> {
+        let base: Vec<_> = epoch.tasks.iter().map(|task| (task.input.clone(), task.base)).collect();
+        if self.commit_failures.base == base && self.commit_failures.reason == reason {
+            self.commit_failures.times += 1;
+        } else {
+            self.commit_failures = CommitFailures { base, reason, times: 1 };
+        }
+        let CommitFailures { base, reason, times } = &self.commit_failures;
+        if *times >= POISON_ATTEMPTS {
+            return Err(ThreadError::Fatal(format!("the epoch that begins at {} was refused {times} times: {reason}", text_of(base))));
+        }
+        Ok(())
+    }
+
+    /// The producer is made anew, which settles its last transaction; then the group is asked. Everything after that epoch is dropped.
+    fn settle(&mut self, epoch: SealedEpoch) {
+        self.context.metrics.outcome_unknown();
+        self.open = None;
+        self.client.init_producer();
+        self.producer = Producer::Starting { unsettled: Some(epoch) };
+    }
+
+    pub(super) fn on_producer_ready(&mut self) {
+        match std::mem::replace(&mut self.producer, Producer::Ready) {
+            Producer::Starting { unsettled: Some(epoch) } => {
+                let inputs: Vec<_> = epoch.tasks.iter().map(|task| task.input.clone()).collect();
+                self.client.fetch_committed(&inputs);
+                self.producer = Producer::Judging(Judgement { epoch, found: BTreeMap::new() });
+            }
+            Producer::Starting { unsettled: None } if !self.subscribed => {
+                let topics: Vec<_> = self.context.sub_topologies.keys().cloned().collect();
+                self.client.subscribe(&topics);
+                self.subscribed = true;
+            }
+            other => self.producer = if matches!(other, Producer::Starting { .. }) { Producer::Ready } else { other },
+        }
+    }
+
+    pub(super) fn on_committed_offsets(&mut self, offsets: &[(TopicPartition, Option<CommittedOffset>)], now: Now) -> Result<(), ThreadError> {
+        for (partition, committed) in offsets {
+            if let Producer::Judging(judgement) = &mut self.producer
+                && judgement.epoch.tasks.iter().any(|task| task.input == *partition)
+            {
+                judgement.found.insert(partition.clone(), committed.clone());
+            }
+            self.on_task_committed_offset(partition, committed.clone());
+        }
+        let complete = matches!(&self.producer, Producer::Judging(judgement) if judgement.found.len() == judgement.epoch.tasks.len());
+        if complete && let Producer::Judging(judgement) = std::mem::replace(&mut self.producer, Producer::Ready) {
+            self.judge_epoch(judgement, now)?;
+        }
+        Ok(())
+    }
+
+    /// Each task is judged alone: a late marker or another member may have made them differ.
+    fn judge_epoch(&mut self, Judgement { mut epoch, found }: Judgement, now: Now) -> Result<(), ThreadError> {
+        let verdicts: BTreeMap<_, _> = epoch
+            .tasks
+            .iter()
+            .map(|task| (task.input.clone(), judge(found.get(&task.input).and_then(Option::as_ref), task.before.as_ref(), &task.ours)))
+            .collect();
+        info!(thread = %self.name, epoch = epoch.number, ?verdicts, "judged the epoch");
+        let inputs: Vec<_> = self.tasks.keys().cloned().collect();
+        epoch.tasks.retain(|task| verdicts.get(&task.input) == Some(&Verdict::Committed));
+        if epoch.tasks.is_empty() {
+            epoch.checks.clear();
+        }
+        self.apply(&epoch, &BTreeMap::new(), now)?;
+        for (input, verdict) in &verdicts {
+            if *verdict == Verdict::Foreign
+                && let Some(task) = self.tasks.get_mut(input)
+            {
+                warn!(task = %task.id, "the group's offset is neither ours nor the one before; restoring");
+                task.suspend(now.elapsed, false);
+            }
+        }
+        self.rewind(inputs, now)
+    }
+
+    /// One WriteBatch: what is proven committed, for the tasks that are still ours.
+    fn apply(&mut self, epoch: &SealedEpoch, ends: &BTreeMap<TopicPartition, Offset>, now: Now) -> Result<(), ThreadError> {
+        let mut batch = Batch::new();
+        for sealed in &epoch.tasks {
+            let Some(Task { lease: Some(lease), phase: Phase::Running(_), .. }) = self.tasks.get(&sealed.input) else { continue };
+            for put in &sealed.puts {
+                batch.put(lease, &put.key, put.value.as_deref());
+            }
+            batch.put(lease, &progress_key(), Some(&sealed.progress.to_bytes()));
+            // Without an offset from the delivery reports the old checkpoint stays true: it only makes a restore read a little more.
+            if let Some(end) = ends.get(&sealed.changelog) {
+                let checkpoint = Checkpoint { changelog_offset: *end, committed_at: sealed.progress.committed_at };
+                batch.put(lease, &checkpoint_key(), Some(&checkpoint.to_bytes()));
+            }
+        }
+        let written = self.context.store.write(batch);
+        for sealed in &epoch.tasks {
+            if let Some(task) = self.tasks.get_mut(&sealed.input)
+                && let Phase::Running(running) = &mut task.phase
+            {
+                task.committed = Some(sealed.ours.clone());
+                running.base = sealed.progress.next_offset;
+                task.metrics.publish(sealed.progress.next_offset, self.client.high_watermark(&sealed.input));
+            }
+        }
+        for event in &epoch.checks {
+            self.context.metrics.checked(event);
+        }
+        match written {
+            Ok(()) => Ok(()),
+            Err(error @ StoreError::Unavailable(_)) => {
+                error!(thread = %self.name, %error, "committed in Kafka but not written to the store; closing the epoch's tasks dirty");
+                for sealed in &epoch.tasks {
+                    if let Some(task) = self.tasks.get_mut(&sealed.input) {
+                        task.suspend(now.elapsed + restore::RETRY_AFTER, false);
+                    }
+                }
+                self.drop_open_epoch(now)
+            }
+            Err(error) => Err(ThreadError::Fatal(store_failure(&error))),
+        }
+    }
+
+    /// Drops the open epoch whole: memory is read again from the store, and the input from there.
+    pub(super) fn drop_open_epoch(&mut self, now: Now) -> Result<(), ThreadError> {
+        self.open = None;
+        let dirty = self.tasks.iter_mut().filter_map(|(input, task)| task.running().is_some_and(|running| running.dirty).then(|| input.clone())).collect();
+        self.rewind(dirty, now)
+    }
+
+    /// Drops the memory of running tasks that went past what is committed, reads the store again, and the input from there on.
+    pub(super) fn rewind(&mut self, inputs: Vec<TopicPartition>, now: Now) -> Result<(), ThreadError> {
+        let dirty: Vec<_> = self.tasks.iter_mut().filter_map(|(input, task)| task.running().is_some_and(|running| running.dirty).then(|| input.clone())).collect();
+        let mut again: Vec<_> = inputs.into_iter().chain(dirty).collect();
+        again.sort();
+        again.dedup();
+        for input in again {
+            let Some(task) = self.tasks.get_mut(&input) else { continue };
+            let (Phase::Running(running), Some(lease)) = (&task.phase, &task.lease) else { continue };
+            let base = running.base;
+            let reopened = stored_progress(lease).map_err(|error| store_failure(&error)).and_then(|stored| {
+                let next = stored.map_or(base, |progress| progress.next_offset);
+                restore::open_processor(task, lease, &self.context).map(|processor| (processor, next)).map_err(|error| error.to_string())
+            });
+            match reopened {
+                Ok((processor, next_offset)) if next_offset == base => {
+                    let dirty = task.committed.as_ref().map(|committed| committed.offset) != Some(base);
+                    task.phase = Phase::Running(Box::new(Running { processor, next_offset, dirty, base }));
+                    self.client.start(&input, next_offset);
+                }
+                Ok((_, next_offset)) => {
+                    warn!(task = %task.id, %base, stored = %next_offset, "the store is not where the last commit was; restoring");
+                    task.suspend(now.elapsed, false);
+                }
+                Err(error) => {
+                    warn!(task = %task.id, %error, "the store cannot be read again; restoring");
+                    task.suspend(now.elapsed + restore::RETRY_AFTER, false);
+                }
+            }
+        }
+        self.publish_states();
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! The hot path: records of running tasks into the open epoch.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use leeway_topology::event::DriftEvent;
+use leeway_topology::processor::{Disposition, Processor};
+use leeway_topology::record::InputRecord;
+
+use super::{Now, Producer, StreamThread, ThreadError};
+use crate::broker::{OutRecord, StreamClient, partitioner};
+use crate::epoch::OpenEpoch;
+use crate::task::{SubTopology, Task};
+
+/// Records that one task may take in one step: a few hundred microseconds of work, so that events are served often and tasks share fairly.
+const RECORDS_PER_POLL: usize = 512;
+
+/// An epoch is sealed early when its outputs reach this many bytes, so that a transaction stays far below the producer's queue.
+pub(super) const EPOCH_BYTES_MAX: usize = 8 << 20;
+
+impl<C: StreamClient> StreamThread<C> {
+    /// Lets every running task take a batch. Nothing is taken while an outcome is judged, a revocation is answered or the thread stops.
+    pub(super) fn process(&mut self, now: Now) -> Result<bool, ThreadError> {
+        let may_process = matches!(self.producer, Producer::Ready | Producer::Committing(_)) && self.revoking.is_none() && !self.stopping;
+        if !may_process || !self.tasks.values_mut().any(|task| task.running().is_some()) || !self.open_epoch(now)? {
+            return Ok(false);
+        }
+        let mut taken = 0;
+        let Self { client, tasks, open: Some(epoch), epoch_bytes_max, context, .. } = self else { return Ok(false) };
+        for (input, task) in tasks.iter_mut() {
+            if epoch.bytes >= *epoch_bytes_max {
+                break;
+            }
+            let mut events = Vec::new();
+            let mut backwards = None;
+            let Task { phase: crate::task::Phase::Running(running), sub_topology, metrics, .. } = task else { continue };
+            taken += client.poll(input, RECORDS_PER_POLL, &mut |record| {
+                if record.offset < running.next_offset {
+                    backwards = Some((record.offset, running.next_offset));
+                    return ControlFlow::Break(());
+                }
+                let disposition = running.processor.process(&InputRecord { offset: record.offset, timestamp: record.timestamp, value: record.value });
+                running.next_offset = record.offset.next();
+                running.dirty = true;
+                metrics.consumed += 1;
+                match disposition {
+                    Disposition::Processed { check_due: false } => metrics.processed += 1,
+                    Disposition::Processed { check_due: true } => {
+                        metrics.processed += 1;
+                        let started = Instant::now();
+                        running.processor.check(&mut events);
+                        context.metrics.observe_check(started.elapsed());
+                        for event in events.drain(..) {
+                            epoch.push(event_record(sub_topology, &event));
+                            epoch.checks.push(event);
+                        }
+                    }
+                    Disposition::Tombstone => metrics.tombstones += 1,
+                    Disposition::Rejected(rejected) => {
+                        context.metrics.dead_letter(&input.topic, rejected.reason());
+                        epoch.push(sub_topology.dead_letters.dead_letter(input, &record, &rejected));
+                    }
+                }
+                if epoch.bytes >= *epoch_bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            });
+            if let Some((found, expected)) = backwards {
+                return Err(ThreadError::Fatal(format!("{input}: offset {found} was given after {expected} was next: the client went backwards")));
+            }
+        }
+        Ok(taken > 0)
+    }
+
+    /// Makes sure that an epoch is open. Says no while this thread is no member of its group.
+    ///
+    /// An epoch into which nothing was polled takes the group metadata anew each time: it must be from before the first record, and after every
+    /// callback that was served until then.
+    fn open_epoch(&mut self, now: Now) -> Result<bool, ThreadError> {
+        if self.open.is_some() && self.tasks.values_mut().any(|task| task.running().is_some_and(|running| running.dirty)) {
+            return Ok(true);
+        }
+        let group = self.client.group_metadata();
+        if group.member_id != self.member_id {
+            self.lose_all("the member id changed outside a rebalance event", now)?;
+            return Ok(false);
+        }
+        if !group.is_member() {
+            self.open = None;
+            return Ok(false);
+        }
+        match &mut self.open {
+            Some(epoch) => {
+                epoch.group = group;
+                epoch.opened = now.elapsed;
+            }
+            None => {
+                self.open = Some(OpenEpoch { number: self.next_epoch, group, records: Vec::new(), checks: Vec::new(), bytes: 0, opened: now.elapsed });
+                self.next_epoch += 1;
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// A drift event as a record: keyed by feature, partitioned as Java's producer would.
+fn event_record(sub_topology: &SubTopology, event: &DriftEvent) -> OutRecord {
+    let sink = &sub_topology.events[&event.monitor];
+    let key = event.feature.as_bytes().to_vec();
+    OutRecord {
+        topic: sink.topic.clone(),
+        partition: partitioner::partition(&key, sink.partitions),
+        value: Some(event.to_json()),
+        key: Some(key),
+        headers: Vec::new(),
+        timestamp: None,
+    }
+}

@@ -1,0 +1,243 @@
+//! From an assigned partition to a running task: stable offset, lease, log ranges, changelog, self-check.
+
+use std::time::Duration;
+
+use leeway_topology::processor::DriftProcessor;
+use leeway_topology::state::StateError;
+use tracing::{error, info, warn};
+
+use super::{Now, StreamThread, ThreadContext, ThreadError, store_failure};
+use crate::broker::{CommittedOffset, LogRange, StreamClient, TopicPartition};
+use crate::changelog::{Restore, RestorePlan, plan_restore};
+use crate::state::store::{StoreError, TaskLease};
+use crate::task::progress::{Checkpoint, checkpoint_key};
+use crate::task::{Phase, Position, Running, Task, check_position, stored_progress};
+
+/// A store or changelog that failed is tried again after this long.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How often a changelog is asked whether its open transactions are decided.
+const STABLE_POLL: Duration = Duration::from_millis(100);
+
+/// Changelog records taken in one step.
+const RECORDS_PER_POLL: usize = 4096;
+
+impl<C: StreamClient> StreamThread<C> {
+    /// Moves every task on that is not running yet.
+    pub(super) fn restore(&mut self, now: Now) -> Result<bool, ThreadError> {
+        let mut restoring = false;
+        for task in self.tasks.values_mut() {
+            match &task.phase {
+                Phase::Created(_) => prepare(task, &mut self.client, &self.context, now)?,
+                Phase::Restoring { .. } => restoring = true,
+                Phase::Running(_) => {}
+            }
+        }
+        if !restoring {
+            return Ok(false);
+        }
+        let Self { client, tasks, context, .. } = self;
+        let mut failed: Option<(TopicPartition, StoreError)> = None;
+        let taken = client.poll_restore(RECORDS_PER_POLL, &mut |changelog, record| {
+            let Some(task) = tasks.values_mut().find(|task| task.changelog == *changelog) else { return };
+            let (Phase::Restoring { restore, .. }, Some(lease)) = (&mut task.phase, &task.lease) else { return };
+            task.metrics.restored += 1;
+            if failed.is_none()
+                && let Some(key) = record.key
+                && let Err(error) = restore.apply(record.offset, key, record.value, &context.store, lease)
+            {
+                failed = Some((changelog.clone(), error));
+            }
+        });
+        if let Some((changelog, error)) = failed {
+            self.restore_failed(&changelog, &error, now)?;
+        }
+        Ok(taken > 0)
+    }
+
+    fn restore_failed(&mut self, changelog: &TopicPartition, error: &StoreError, now: Now) -> Result<(), ThreadError> {
+        let Some(task) = self.tasks.values_mut().find(|task| task.changelog == *changelog) else { return Ok(()) };
+        self.client.stop_restore(changelog);
+        match error {
+            StoreError::Unavailable(_) => {
+                warn!(task = %task.id, %error, "restore interrupted; trying again");
+                task.suspend(now.elapsed + RETRY_AFTER, false);
+                Ok(())
+            }
+            StoreError::Corrupted(_) | StoreError::LeaseLost(_) => Err(ThreadError::Fatal(format!("task {}: {}", task.id, store_failure(error)))),
+        }
+    }
+
+    pub(super) fn on_task_committed_offset(&mut self, partition: &TopicPartition, committed: Option<CommittedOffset>) {
+        if let Some(Task { phase: Phase::Created(creating), .. }) = self.tasks.get_mut(partition)
+            && creating.asked_committed
+        {
+            creating.committed = Some(committed);
+        }
+    }
+
+    pub(super) fn on_log_range(&mut self, partition: &TopicPartition, range: LogRange) {
+        for task in self.tasks.values_mut() {
+            let Phase::Created(creating) = &mut task.phase else { continue };
+            if task.input == *partition {
+                creating.input = Some(range);
+            } else if task.changelog == *partition {
+                creating.stable_target.get_or_insert(range.high_watermark);
+                creating.changelog = Some(range);
+            }
+        }
+    }
+
+    pub(super) fn on_restore_end(&mut self, changelog: &TopicPartition, now: Now) -> Result<(), ThreadError> {
+        let Some(task) = self.tasks.values_mut().find(|task| task.changelog == *changelog) else { return Ok(()) };
+        if !matches!(task.phase, Phase::Restoring { .. }) {
+            return Ok(());
+        }
+        let Phase::Restoring { restore, input, changelog: changelog_range, started } = std::mem::replace(&mut task.phase, Phase::Created(Default::default()))
+        else {
+            return Ok(());
+        };
+        self.client.stop_restore(changelog);
+        let Some(lease) = &task.lease else { return Ok(()) };
+        let records = match restore.finish(&self.context.store, lease) {
+            Ok(records) => records,
+            Err(error) => return self.restore_failed(changelog, &error, now),
+        };
+        info!(task = %task.id, records, elapsed_ms = (now.elapsed.saturating_sub(started)).as_millis(), "restored store");
+        match run(task, input, changelog_range, &self.context) {
+            Ok(running) => {
+                self.client.start(&task.input, running.next_offset);
+                task.phase = Phase::Running(Box::new(running));
+                task.contradictions = 0;
+            }
+            Err(Doubt::Store(error)) => return self.restore_failed(changelog, &error, now),
+            Err(Doubt::Stop(text)) => return Err(ThreadError::Fatal(format!("task {}: {text}", task.id))),
+            Err(Doubt::Corrupted(text)) => {
+                task.contradictions += 1;
+                self.context.metrics.task_corrupted();
+                if task.contradictions > 1 {
+                    return Err(ThreadError::Fatal(format!(
+                        "task {}: {text}, also after a restore from the changelog's start; \
+                         the changelog {} and the group do not belong together: `leeway reset` gives the application a new start",
+                        task.id, task.changelog
+                    )));
+                }
+                error!(task = %task.id, fault = %text, "state is corrupted; restoring it from the changelog's start");
+                task.suspend(now.elapsed, true);
+            }
+        }
+        self.publish_states();
+        Ok(())
+    }
+}
+
+/// Why a restored task may not run.
+enum Doubt {
+    /// The store failed.
+    Store(StoreError),
+    /// Restore it from the changelog's start.
+    Corrupted(String),
+    /// No restore helps.
+    Stop(String),
+}
+
+/// The self-check, and the processor over the restored state.
+fn run(task: &mut Task, input: LogRange, changelog: LogRange, context: &ThreadContext) -> Result<Running, Doubt> {
+    let Some(lease) = &task.lease else { return Err(Doubt::Stop("restored without a lease".to_owned())) };
+    let stored = stored_progress(lease).map_err(Doubt::Store)?;
+    let changelog_unused = changelog.high_watermark.0 == 0;
+    let position = check_position(stored.as_ref(), task.committed.as_ref(), input, task.sub_topology.start, changelog_unused)
+        .map_err(|fault| Doubt::Corrupted(fault.to_string()))?;
+    let next = position.offset();
+    if next < input.start || next > input.high_watermark {
+        return Err(Doubt::Stop(format!(
+            "the next input offset {next} of {} is outside its log, {} to {}: records were deleted before they were processed, or the topic was \
+             made anew; `leeway reset` gives the application a new start",
+            task.input, input.start, input.high_watermark
+        )));
+    }
+    match position {
+        Position::Committed(_) => {}
+        Position::First(offset) => info!(task = %task.id, %offset, "first start"),
+        Position::Resumed(offset) => {
+            context.metrics.offsets_expired();
+            warn!(task = %task.id, %offset, "the group has no committed offset any more (expired); going on from the restored state");
+        }
+        Position::Adopted(offset) => warn!(task = %task.id, %offset, "another consumer of this group left an offset; beginning there"),
+    }
+    let processor = open_processor(task, lease, context).map_err(|error| match error {
+        StateError::Store(text) => Doubt::Store(StoreError::Unavailable(text)),
+        StateError::Corrupt { .. } => Doubt::Corrupted(error.to_string()),
+        StateError::Inconsistent(text) => Doubt::Stop(text),
+    })?;
+    processor.verify().map_err(|error| Doubt::Corrupted(error.to_string()))?;
+    let dirty = task.committed.as_ref().map(|committed| committed.offset) != Some(next) || stored.is_none();
+    Ok(Running { processor, next_offset: next, dirty, base: next })
+}
+
+pub(super) fn open_processor(task: &Task, lease: &TaskLease, context: &ThreadContext) -> Result<DriftProcessor, StateError> {
+    DriftProcessor::open(&context.application_id, task.id.partition, &task.sub_topology.monitors, context.references.as_ref(), lease)
+}
+
+/// One look at a created task: asks for what it lacks, and begins its restore when nothing is lacking.
+fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadContext, now: Now) -> Result<(), ThreadError> {
+    let range = task.range();
+    let Phase::Created(creating) = &mut task.phase else { return Ok(()) };
+    if now.elapsed < creating.not_before {
+        return Ok(());
+    }
+    if task.lease.is_none() {
+        // Another thread of this process may still hold it, until its last WriteBatch.
+        task.lease = context.store.lease(range);
+    }
+    let Some(lease) = &task.lease else { return Ok(()) };
+    if !creating.asked_committed {
+        creating.asked_committed = true;
+        client.fetch_committed(std::slice::from_ref(&task.input));
+    }
+    let Some(committed) = &creating.committed else { return Ok(()) };
+    if !creating.asked_ranges {
+        // Only now: whatever is in the stable offset is in the changelog before the high watermark that is asked for here.
+        creating.asked_ranges = true;
+        creating.asked_again_at = now.elapsed;
+        creating.waiting_since = Some(now.elapsed);
+        client.fetch_log_range(&task.input);
+        client.fetch_log_range(&task.changelog);
+    }
+    let (Some(input), Some(changelog), Some(target)) = (creating.input, creating.changelog, creating.stable_target) else { return Ok(()) };
+    if changelog.last_stable < target {
+        if now.elapsed >= creating.asked_again_at + STABLE_POLL {
+            creating.asked_again_at = now.elapsed;
+            client.fetch_log_range(&task.changelog);
+        }
+        if creating.waiting_since.is_some_and(|since| now.elapsed >= since + context.hung_transaction_after) {
+            creating.waiting_since = Some(now.elapsed);
+            warn!(task = %task.id, changelog = %task.changelog, last_stable = %changelog.last_stable, %target,
+                "an open transaction holds the changelog back longer than its time-out allows; `kafka-transactions.sh find-hanging` shows it");
+        }
+        return Ok(());
+    }
+    let begin = |lease: &TaskLease| {
+        let checkpoint = lease.get(&checkpoint_key())?.and_then(|bytes| Checkpoint::from_bytes(&bytes).ok()).filter(|_| !creating.from_start);
+        let plan = plan_restore(checkpoint.as_ref(), changelog, now.wall, task.sub_topology.checkpoint_age_ms_max);
+        if let RestorePlan::FromStart { because: Some(because) } = &plan {
+            context.metrics.restored_from_start();
+            warn!(task = %task.id, %because, "the store is not continued; restoring from the changelog's start");
+        }
+        Restore::begin(&plan, changelog, &context.store, lease)
+    };
+    match begin(lease) {
+        Ok((restore, from)) => {
+            task.committed = committed.clone();
+            client.start_restore(&task.changelog, from);
+            task.phase = Phase::Restoring { restore, input, changelog, started: now.elapsed };
+        }
+        Err(error @ StoreError::Unavailable(_)) => {
+            warn!(task = %task.id, %error, "the state store does not accept writes; trying again");
+            let from_start = creating.from_start;
+            task.suspend(now.elapsed + RETRY_AFTER, from_start);
+        }
+        Err(error) => return Err(ThreadError::Fatal(format!("task {}: {}", task.id, store_failure(&error)))),
+    }
+    Ok(())
+}

@@ -1,0 +1,354 @@
+//! Counters and gauges, in Prometheus' words.
+//!
+//! - The hot path touches no label and no atomic: a task counts in plain numbers of its [`TaskMetrics`] and publishes them once per commit.
+//! - Series are bounded by `metrics.max_series`; see `bounded.rs`. Those of a partition go when its task goes: lag and PSI of a partition that
+//!   another instance owns would stand still here for ever.
+//! - Names and labels are public: dashboards and alerts of users depend on them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use leeway_topology::drift::Status;
+use leeway_topology::event::{DriftEvent, SUMMARY, Scope};
+use leeway_topology::ids::Partition;
+use leeway_topology::record::Missing;
+use prometheus::core::Collector;
+use prometheus::{Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+
+mod bounded;
+mod task;
+#[cfg(test)]
+mod tests;
+
+use bounded::{Bounded, Budget};
+pub use task::TaskMetrics;
+
+type Counters = Bounded<IntCounterVec>;
+type Gauges = Bounded<GaugeVec>;
+
+/// Media type of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// All metrics of a process.
+pub struct Metrics {
+    registry: Registry,
+    consumed: Counters,
+    processed: Counters,
+    lag: Gauges,
+    psi: Gauges,
+    checks: Counters,
+    check_duration: Histogram,
+    dead_letters: Counters,
+    missing: Counters,
+    tombstones: IntCounter,
+    commits: IntCounter,
+    commit_duration: Histogram,
+    aborted: IntCounter,
+    unknown: IntCounter,
+    rebalances: IntCounter,
+    tasks: IntGaugeVec,
+    restored: IntCounter,
+    restore_remaining: Gauges,
+    restores_from_start: IntCounter,
+    tasks_corrupted: IntCounter,
+    offsets_expired: IntCounter,
+    state_bytes: IntGauge,
+    threads_replaced: IntCounter,
+    owners: Mutex<Owners>,
+}
+
+/// Who has what, so that series can go with it.
+#[derive(Default)]
+struct Owners {
+    /// States of each thread's tasks.
+    states: BTreeMap<String, BTreeMap<&'static str, usize>>,
+    /// How many tasks of this process a partition has: for a moment two, when it moves from thread to thread.
+    partitions: BTreeMap<(Arc<str>, Partition), usize>,
+    /// Monitors by topic.
+    monitors: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+}
+
+impl Metrics {
+    /// Metrics with at most `max_series` series of which the number is not fixed.
+    ///
+    /// # Errors
+    /// When a name or label is not legal: a fault of Leeway, seen by every test.
+    pub fn new(max_series: usize) -> Result<Self, prometheus::Error> {
+        let register = Register {
+            registry: Registry::new(),
+            budget: Budget::new(max_series),
+        };
+        let build_info = IntGaugeVec::new(Opts::new("leeway_build_info", "Always 1; which build this is."), &["version"])?;
+        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        register.add(&build_info)?;
+        let tasks = IntGaugeVec::new(
+            Opts::new("leeway_tasks", "Tasks of this instance by state: created, restoring, running."),
+            &["state"],
+        )?;
+        register.add(&tasks)?;
+        Ok(Self {
+            consumed: register.counters(
+                "kafka_messages_consumed_total",
+                "Records taken from the input, valid or not.",
+                &["topic", "partition"],
+            )?,
+            processed: register.counters(
+                "leeway_records_processed_total",
+                "Valid records counted into windows.",
+                &["topic", "partition"],
+            )?,
+            lag: register.gauges(
+                "kafka_consumer_lag",
+                "Records between the committed position and the end of the log.",
+                &["topic", "partition"],
+            )?,
+            psi: register.gauges(
+                "real_time_psi_score",
+                "PSI of the last committed check; feature * is the mean over the features.",
+                &["monitor", "scope", "partition", "segment", "feature"],
+            )?,
+            checks: register.counters(
+                "drift_detection_events_total",
+                "Committed checks by the status of their summary.",
+                &["monitor", "scope", "status"],
+            )?,
+            // A check of one feature takes a microsecond, one of a hundred features a hundred.
+            check_duration: register.histogram("psi_calculation_duration_seconds", "Time of a check of all its features.", 1e-6, 12)?,
+            dead_letters: register.counters(
+                "leeway_dead_letters_total",
+                "Records that are no JSON object, by reason.",
+                &["topic", "reason"],
+            )?,
+            missing: register.counters(
+                "leeway_missing_values_total",
+                "Values missing in valid records, by reason.",
+                &["monitor", "feature", "reason"],
+            )?,
+            tombstones: register.counter("leeway_tombstones_total", "Records without a value, which are skipped.")?,
+            commits: register.counter("leeway_commits_total", "Committed transactions.")?,
+            commit_duration: register.histogram(
+                "leeway_commit_duration_seconds",
+                "From the end of an epoch to its committed transaction.",
+                1e-3,
+                9,
+            )?,
+            aborted: register.counter(
+                "leeway_transactions_aborted_total",
+                "Aborted transactions; their records are processed again.",
+            )?,
+            unknown: register.counter(
+                "leeway_transactions_unknown_total",
+                "Transactions whose outcome had to be asked from the group.",
+            )?,
+            rebalances: register.counter("leeway_rebalances_total", "Rebalances of the group that this instance saw.")?,
+            restored: register.counter("leeway_restore_records_total", "Changelog records read by restores.")?,
+            restore_remaining: register.gauges(
+                "leeway_restore_remaining",
+                "Changelog records that a restore has still to read.",
+                &["topic", "partition"],
+            )?,
+            restores_from_start: register.counter(
+                "leeway_restores_from_start_total",
+                "Restores for which the local state was too old or damaged.",
+            )?,
+            tasks_corrupted: register.counter(
+                "leeway_tasks_corrupted_total",
+                "Restored tasks that contradicted themselves or the group.",
+            )?,
+            offsets_expired: register.counter(
+                "leeway_offsets_expired_total",
+                "Tasks that went on from their state since the group's offset was gone.",
+            )?,
+            state_bytes: register.gauge("leeway_state_bytes", "Size of the local state.")?,
+            threads_replaced: register.counter("leeway_stream_threads_replaced_total", "Stream threads that failed and were replaced.")?,
+            tasks,
+            registry: register.registry,
+            owners: Mutex::new(Owners::default()),
+        })
+    }
+
+    /// Makes a monitor known: its counters stand at 0 from the start, which rates need, and its PSI goes with the tasks of its topic.
+    pub fn add_monitor(&self, topic: &Arc<str>, monitor: &Arc<str>) {
+        for status in [Status::NoDrift, Status::PossibleDrift, Status::Drift] {
+            self.checks.counter(&[monitor, Scope::Partition.as_str(), status.as_str()]);
+        }
+        self.owners().monitors.entry(topic.clone()).or_default().push(monitor.clone());
+    }
+
+    /// The metrics of one task; dropping them removes the series that speak of the present.
+    #[must_use]
+    pub fn task(self: &Arc<Self>, topic: &Arc<str>, partition: Partition) -> TaskMetrics {
+        *self.owners().partitions.entry((topic.clone(), partition)).or_default() += 1;
+        TaskMetrics::new(self.clone(), topic.clone(), partition)
+    }
+
+    /// A committed check of one feature, or its summary.
+    pub fn checked(&self, event: &DriftEvent) {
+        let partition = event.partition.map(|partition| partition.to_string()).unwrap_or_default();
+        let segment = event.segment.as_deref().unwrap_or_default();
+        self.psi
+            .set(&[&event.monitor, event.scope.as_str(), &partition, segment, &event.feature], event.psi);
+        if &*event.feature == SUMMARY {
+            self.checks.counter(&[&event.monitor, event.scope.as_str(), event.status.as_str()]).inc();
+        }
+    }
+
+    /// How long a check of all its features took.
+    pub fn observe_check(&self, duration: Duration) {
+        self.check_duration.observe(duration.as_secs_f64());
+    }
+
+    /// A record that is no JSON object.
+    pub fn dead_letter(&self, topic: &str, reason: &str) {
+        self.dead_letters.counter(&[topic, reason]).inc();
+    }
+
+    /// Values that were missing in valid records.
+    pub fn missing_values(&self, monitor: &str, feature: &str, missing: Missing, count: u64) {
+        let reason = match missing {
+            Missing::Absent => "absent",
+            Missing::Null => "null",
+            Missing::Type => "type",
+            Missing::Range => "range",
+        };
+        self.missing.counter(&[monitor, feature, reason]).inc_by(count);
+    }
+
+    /// A committed transaction, and how long that took.
+    pub fn committed(&self, duration: Duration) {
+        self.commits.inc();
+        self.commit_duration.observe(duration.as_secs_f64());
+    }
+
+    /// An aborted transaction.
+    pub fn aborted(&self) {
+        self.aborted.inc();
+    }
+
+    /// A transaction whose outcome nobody knows yet.
+    pub fn outcome_unknown(&self) {
+        self.unknown.inc();
+    }
+
+    /// Partitions came or went.
+    pub fn rebalanced(&self) {
+        self.rebalances.inc();
+    }
+
+    /// A restore for which the local state was of no use.
+    pub fn restored_from_start(&self) {
+        self.restores_from_start.inc();
+    }
+
+    /// A restored task that contradicts itself or the group.
+    pub fn task_corrupted(&self) {
+        self.tasks_corrupted.inc();
+    }
+
+    /// A task that went on from its state, since the group's offset was gone.
+    pub fn offsets_expired(&self) {
+        self.offsets_expired.inc();
+    }
+
+    /// A stream thread that was replaced.
+    pub fn thread_replaced(&self) {
+        self.threads_replaced.inc();
+    }
+
+    /// Size of the local state.
+    pub fn set_state_bytes(&self, bytes: u64) {
+        self.state_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// States of one thread's tasks; those of all threads are added up. An ended thread has none: give an empty map.
+    pub fn set_tasks(&self, thread: &str, states: &BTreeMap<&'static str, usize>) {
+        let mut owners = self.owners();
+        owners.states.insert(thread.to_owned(), states.clone());
+        let mut sums: BTreeMap<&str, usize> = ["created", "restoring", "running"].map(|state| (state, 0)).into();
+        for (state, count) in owners.states.values().flatten() {
+            *sums.entry(state).or_default() += count;
+        }
+        for (state, count) in sums {
+            self.tasks.with_label_values(&[state]).set(i64::try_from(count).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Everything in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When the encoder refuses a family: a fault of Leeway.
+    pub fn render(&self) -> Result<String, prometheus::Error> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    fn owners(&self) -> std::sync::MutexGuard<'_, Owners> {
+        self.owners.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A task has ended: what spoke of its present goes, unless another thread has taken the partition over.
+    fn task_ended(&self, topic: &Arc<str>, partition: Partition) {
+        let mut owners = self.owners();
+        let key = (topic.clone(), partition);
+        let left = owners.partitions.get(&key).map_or(0, |count| count.saturating_sub(1));
+        if left > 0 {
+            owners.partitions.insert(key, left);
+            return;
+        }
+        owners.partitions.remove(&key);
+        let monitors = owners.monitors.get(topic).cloned().unwrap_or_default();
+        drop(owners);
+        let number = partition.to_string();
+        let of_partition = |labels: &[String]| labels == [&**topic, number.as_str()];
+        self.lag.remove_where(of_partition);
+        self.restore_remaining.remove_where(of_partition);
+        self.psi
+            .remove_where(|labels| labels[2] == number && monitors.iter().any(|monitor| **monitor == *labels[0]));
+    }
+}
+
+/// Makes families and registers them.
+struct Register {
+    registry: Registry,
+    budget: Arc<Budget>,
+}
+
+impl Register {
+    fn add<M: Collector + Clone + 'static>(&self, metric: &M) -> Result<(), prometheus::Error> {
+        self.registry.register(Box::new(metric.clone()))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<Counters, prometheus::Error> {
+        let family = IntCounterVec::new(Opts::new(name, help), labels)?;
+        self.add(&family)?;
+        Ok(Bounded::new(family, &self.budget))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<Gauges, prometheus::Error> {
+        let family = GaugeVec::new(Opts::new(name, help), labels)?;
+        self.add(&family)?;
+        Ok(Bounded::new(family, &self.budget))
+    }
+
+    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
+        let counter = IntCounter::new(name, help)?;
+        self.add(&counter)?;
+        Ok(counter)
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
+        let gauge = IntGauge::new(name, help)?;
+        self.add(&gauge)?;
+        Ok(gauge)
+    }
+
+    /// Each of the `count` buckets is four times the one before.
+    fn histogram(&self, name: &str, help: &str, first: f64, count: usize) -> Result<Histogram, prometheus::Error> {
+        let buckets = prometheus::exponential_buckets(first, 4.0, count)?;
+        let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
+        self.add(&histogram)?;
+        Ok(histogram)
+    }
+}

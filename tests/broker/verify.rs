@@ -1,0 +1,184 @@
+//! Compares what stands in the topics with what the oracle computes from the input: the judge of every run on a real Kafka.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::kafka::{OwnedRecord, read_committed};
+
+/// What a run is judged by.
+pub struct Expectation<'a> {
+    /// The input topic.
+    pub topic: &'a str,
+    /// The topic of drift events.
+    pub events_topic: &'a str,
+    /// The dead letter topic.
+    pub dead_letter_topic: &'a str,
+    /// The reference document.
+    pub reference: &'a Value,
+    /// `size` and `every` of the window.
+    pub window: (u64, u64),
+}
+
+/// What a judged run held.
+#[derive(Debug)]
+pub struct Verified {
+    /// Records of the input, valid or not.
+    pub records: usize,
+    /// Events, all of them right.
+    pub events: usize,
+    /// Dead letters, all of them right.
+    pub dead_letters: usize,
+}
+
+/// Reads input, events and dead letters and compares them with the oracle; panics at the first difference, with both values.
+pub fn verify(bootstrap: &str, expectation: &Expectation<'_>) -> Verified {
+    let input = by_partition(read_committed(bootstrap, expectation.topic));
+    let mut events: BTreeMap<i64, Vec<Value>> = BTreeMap::new();
+    for record in read_committed(bootstrap, expectation.events_topic) {
+        let event: Value = serde_json::from_slice(record.value.as_deref().expect("an event has a value")).expect("an event is JSON");
+        assert_eq!(record.key.as_deref(), event["feature"].as_str().map(str::as_bytes), "an event is keyed by its feature");
+        events.entry(event["partition"].as_i64().expect("scope partition")).or_default().push(event);
+    }
+    let mut verified = Verified { records: 0, events: 0, dead_letters: 0 };
+    let mut bad: Vec<&OwnedRecord> = Vec::new();
+    for (partition, records) in &input {
+        // A tombstone is skipped: it is neither a record of the partition nor a dead letter.
+        let records: Vec<_> = records.iter().filter(|record| record.value.is_some()).collect();
+        let (expected, invalid) = oracle(expectation, &records);
+        let found = events.remove(&i64::from(*partition)).unwrap_or_default();
+        compare(*partition, &expected, &found);
+        bad.extend(invalid.into_iter().map(|line| records[line - 1]));
+        verified.records += records.len();
+        verified.events += found.len();
+    }
+    assert!(events.is_empty(), "events of partitions that have no records: {:?}", events.keys());
+    verified.dead_letters = compare_dead_letters(expectation, &bad, &read_committed(bootstrap, expectation.dead_letter_topic));
+    verified
+}
+
+fn by_partition(records: Vec<OwnedRecord>) -> BTreeMap<i32, Vec<OwnedRecord>> {
+    let mut partitions: BTreeMap<i32, Vec<OwnedRecord>> = BTreeMap::new();
+    for record in records {
+        partitions.entry(record.partition).or_default().push(record);
+    }
+    partitions
+}
+
+/// The oracle's events of one partition, and the lines that it calls invalid.
+fn oracle(expectation: &Expectation<'_>, records: &[&OwnedRecord]) -> (Vec<Value>, Vec<usize>) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (spec, lines, invalid) = (directory.path().join("spec.json"), directory.path().join("records"), directory.path().join("invalid"));
+    std::fs::write(&spec, specification(expectation).to_string()).expect("the specification is written");
+    let mut payloads = Vec::new();
+    for record in records {
+        let value = record.value.as_deref().expect("tombstones were left out");
+        assert!(!value.contains(&b'\n'), "the oracle reads a record a line");
+        payloads.extend_from_slice(value);
+        payloads.push(b'\n');
+    }
+    std::fs::write(&lines, payloads).expect("the records are written");
+    let python = std::env::var("LEEWAY_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let output = Command::new(python)
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/oracle/oracle.py"))
+        .arg("--spec")
+        .arg(&spec)
+        .arg("--invalid")
+        .arg(&invalid)
+        .stdin(std::fs::File::open(&lines).expect("the records are there"))
+        .stdout(Stdio::piped())
+        .output()
+        .expect("python runs");
+    assert!(output.status.success(), "the oracle failed (it needs scipy): {}", String::from_utf8_lossy(&output.stderr));
+    let events = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).expect("JSON")).collect();
+    let invalid = std::fs::read_to_string(&invalid).expect("the invalid lines").lines().map(|line| line.parse().expect("a number")).collect();
+    (events, invalid)
+}
+
+/// The reference document in the oracle's words.
+fn specification(expectation: &Expectation<'_>) -> Value {
+    let features: Vec<Value> = expectation.reference["features"]
+        .as_array()
+        .expect("features")
+        .iter()
+        .map(|feature| {
+            let mut spec = json!({"name": feature["name"], "reference_counts": feature["counts"], "reference_missing": feature["missing"]});
+            for field in ["edges", "values", "categories", "range"] {
+                if let Some(value) = feature.get(field) {
+                    spec[field] = value.clone();
+                }
+            }
+            if let Some(other) = feature.get("other") {
+                spec["reference_other"] = other.clone();
+            }
+            spec
+        })
+        .collect();
+    json!({"features": features, "window_size": expectation.window.0, "check_interval": expectation.window.1, "min_samples": 100,
+           "epsilon": 1e-4, "thresholds": {"possible": 0.1, "drift": 0.25}, "significance": 0.001})
+}
+
+/// Per feature the same events in the same order: counts, texts and statuses equal, PSI to 1e-12, p-values to 1e-8.
+fn compare(partition: i32, expected: &[Value], found: &[Value]) {
+    let features = |events: &[Value]| -> BTreeMap<String, Vec<Value>> {
+        let mut by_feature: BTreeMap<String, Vec<Value>> = BTreeMap::new();
+        for event in events {
+            by_feature.entry(event["feature"].as_str().expect("feature").to_owned()).or_default().push(event.clone());
+        }
+        by_feature
+    };
+    let (expected, found) = (features(expected), features(found));
+    for (feature, expected) in &expected {
+        let found = found.get(feature).map_or(&[][..], Vec::as_slice);
+        for (index, (expected, found)) in expected.iter().zip(found).enumerate() {
+            for (field, value) in expected.as_object().expect("an object") {
+                assert!(same(field, value, &found[field]), "partition {partition}, {feature}, event {index}: {field} is {} and not {value}\n{found}", found[field]);
+            }
+        }
+        assert_eq!(found.len(), expected.len(), "partition {partition}, {feature}: number of events");
+    }
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "partition {partition}: features");
+}
+
+fn same(field: &str, expected: &Value, found: &Value) -> bool {
+    let tolerance = match field {
+        "psi" | "psi_null_mean" | "top_bin_contribution" => 1e-12,
+        "p_value" => 1e-8,
+        _ => return expected == found,
+    };
+    match (expected.as_f64(), found.as_f64()) {
+        (Some(expected), Some(found)) => (expected - found).abs() <= tolerance * expected.abs().max(1e-3),
+        (None, None) => expected == found,
+        _ => false,
+    }
+}
+
+/// Each bad record once, as it came, with KIP-1034's headers; and nothing else.
+fn compare_dead_letters(expectation: &Expectation<'_>, bad: &[&OwnedRecord], letters: &[OwnedRecord]) -> usize {
+    let header = |letter: &OwnedRecord, name: &str| -> String {
+        let value = letter.headers.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.clone());
+        String::from_utf8(value.unwrap_or_else(|| panic!("a dead letter lacks {name}"))).expect("UTF-8")
+    };
+    let mut by_origin: BTreeMap<(i32, i64), &OwnedRecord> = BTreeMap::new();
+    for letter in letters {
+        assert_eq!(header(letter, "__streams.errors.topic"), expectation.topic);
+        assert!(!header(letter, "__streams.errors.message").is_empty() && !header(letter, "__streams.errors.exception").is_empty());
+        let origin = (header(letter, "__streams.errors.partition").parse().expect("a number"), header(letter, "__streams.errors.offset").parse().expect("a number"));
+        assert!(by_origin.insert(origin, letter).is_none(), "dead letter of {origin:?} twice");
+    }
+    for record in bad {
+        let origin = (record.partition, record.offset);
+        let letter = by_origin.remove(&origin).unwrap_or_else(|| panic!("no dead letter of {origin:?}: {:?}", record.value));
+        if letter.value.is_none() {
+            let size: usize = header(letter, "leeway.dead_letter.value_bytes").parse().expect("a number");
+            assert_eq!(Some(size), record.value.as_ref().map(Vec::len), "a dead letter without its value gives its size");
+        } else {
+            assert_eq!((&letter.key, &letter.value), (&record.key, &record.value), "a dead letter of {origin:?} is as it came");
+        }
+    }
+    assert!(by_origin.is_empty(), "dead letters of records that are valid: {:?}", by_origin.keys());
+    std::io::stderr().flush().expect("standard error");
+    letters.len()
+}

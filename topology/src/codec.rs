@@ -1,0 +1,139 @@
+//! Bytes of state values: a format version, then bincode. The only place that names bincode.
+//!
+//! A value is `[version: u8][bincode standard configuration]`. Bytes of every released version stay in `tests/fixtures`.
+
+use bincode::{Decode, Encode};
+
+/// Version of the values that this build writes.
+pub const FORMAT_VERSION: u8 = 1;
+
+/// Bytes that are no value of this format.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CorruptValue {
+    /// No bytes at all.
+    #[error("the value is empty")]
+    Empty,
+    /// Written by a newer build.
+    #[error("format version {found}, this build reads up to {FORMAT_VERSION}: use the build that wrote it, or a newer one")]
+    Version {
+        /// The version found.
+        found: u8,
+    },
+    /// The version is right, the rest is not.
+    #[error("{0}")]
+    Malformed(String),
+}
+
+fn configuration() -> impl bincode::config::Config {
+    // The limit bounds what a damaged length can make us allocate.
+    bincode::config::standard().with_limit::<{ 64 << 20 }>()
+}
+
+/// Encodes a value behind its version byte.
+///
+/// # Panics
+/// Never for the types of this crate: they encode into memory without a length limit of their own.
+#[must_use]
+#[expect(clippy::expect_used, reason = "encoding derived types into a Vec has no failing path")]
+pub fn encode(value: &impl Encode) -> Vec<u8> {
+    let mut bytes = vec![FORMAT_VERSION];
+    let size = bincode::encode_into_std_write(value, &mut bytes, bincode::config::standard()).expect("encoding into memory cannot fail");
+    debug_assert_eq!(size + 1, bytes.len());
+    bytes
+}
+
+/// Decodes a value that [`encode`] wrote.
+///
+/// # Errors
+/// When the bytes are empty, of a newer version, or malformed; trailing bytes are malformed too.
+pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CorruptValue> {
+    let (&version, rest) = bytes.split_first().ok_or(CorruptValue::Empty)?;
+    if version != FORMAT_VERSION {
+        return Err(CorruptValue::Version { found: version });
+    }
+    let (value, read) = bincode::decode_from_slice(rest, configuration()).map_err(|e| CorruptValue::Malformed(e.to_string()))?;
+    if read != rest.len() {
+        return Err(CorruptValue::Malformed(format!("{} bytes follow the value", rest.len() - read)));
+    }
+    Ok(value)
+}
+
+/// Appends a text component to a key: its bytes with 0x00 escaped as 0x00 0xFF, then 0x00 0x00. So components sort as texts do, and no text
+/// can run into the next component.
+pub fn put_component(key: &mut Vec<u8>, text: &str) {
+    for &byte in text.as_bytes() {
+        key.push(byte);
+        if byte == 0 {
+            key.push(0xFF);
+        }
+    }
+    key.extend_from_slice(&[0, 0]);
+}
+
+/// Splits a key behind its first text component: the inverse of [`put_component`]. `None` when there is none.
+#[must_use]
+pub fn take_component(key: &[u8]) -> Option<(String, &[u8])> {
+    let mut text = Vec::new();
+    let mut rest = key;
+    loop {
+        let (&byte, after) = rest.split_first()?;
+        rest = after;
+        if byte == 0 {
+            let (&escape, after) = rest.split_first()?;
+            rest = after;
+            match escape {
+                0 => return Some((String::from_utf8(text).ok()?, rest)),
+                0xFF => {}
+                _ => return None,
+            }
+        }
+        text.push(byte);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn component_reads_back_and_keys_sort_as_their_texts(a in any::<String>(), b in "[\\x00-\\x02]{0,6}", rest in any::<Vec<u8>>()) {
+            for text in [&a, &b] {
+                let mut key = Vec::new();
+                put_component(&mut key, text);
+                key.extend_from_slice(&rest);
+                prop_assert_eq!(take_component(&key), Some((text.clone(), rest.as_slice())));
+            }
+            let key = |text| {
+                let mut key = Vec::new();
+                put_component(&mut key, text);
+                key
+            };
+            prop_assert_eq!(key(&a).cmp(&key(&b)), a.cmp(&b));
+        }
+
+        #[test]
+        fn damaged_bytes_are_an_error_and_never_a_panic(bytes in any::<Vec<u8>>()) {
+            let decoded = decode::<Vec<(u64, Option<String>)>>(&bytes);
+            if let Ok(value) = decoded {
+                prop_assert_eq!(decode(&encode(&value)), Ok(value));
+            }
+        }
+    }
+
+    #[test]
+    fn newer_version_empty_value_and_trailing_bytes_are_told_apart() {
+        assert_eq!(decode::<u64>(&[]), Err(CorruptValue::Empty));
+        assert_eq!(
+            decode::<u64>(&[FORMAT_VERSION + 1, 0]),
+            Err(CorruptValue::Version { found: FORMAT_VERSION + 1 })
+        );
+        assert_eq!(
+            decode::<u64>(&[FORMAT_VERSION, 0, 0]),
+            Err(CorruptValue::Malformed("1 bytes follow the value".to_owned()))
+        );
+        assert_eq!(decode::<u64>(&encode(&7_u64)), Ok(7));
+    }
+}

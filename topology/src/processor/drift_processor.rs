@@ -1,0 +1,136 @@
+//! All monitors of one topic, for one partition: each record is decoded once for all of them.
+
+use std::sync::Arc;
+
+use super::monitored_window::MonitoredWindow;
+use super::{Disposition, Monitor, Processor, References};
+use crate::decoder::Decoder;
+use crate::event::DriftEvent;
+use crate::ids::{Partition, RecordNumber, Timestamp};
+use crate::record::{InputRecord, Missing, Observation};
+use crate::reference::{Reference, ReferenceError};
+use crate::state::{Put, ReadStore, StateError};
+
+/// The processor of one task.
+pub struct DriftProcessor {
+    windows: Vec<MonitoredWindow>,
+    decoder: Decoder,
+    /// One observation per feature of each monitor, one monitor after the other. Kept, so that no record allocates.
+    row: Vec<Observation>,
+}
+
+impl DriftProcessor {
+    /// Opens the state of one partition for all monitors of one topic. A monitor that the store does not know begins with the next record, on
+    /// its current reference. One that it does know goes on with the reference that its panes were binned by; if another is current by now, that
+    /// one is offered to it, as by [`DriftProcessor::offer_reference`] (but one that lacks a monitored feature is passed over here).
+    ///
+    /// # Errors
+    /// When the store fails or holds bytes that cannot be read, when the stored state contradicts itself or the monitors' settings, and when a
+    /// reference that is needed is not there.
+    pub fn open(
+        application_id: &str,
+        partition: Partition,
+        monitors: &[Arc<Monitor>],
+        references: &dyn References,
+        store: &dyn ReadStore,
+    ) -> Result<Self, StateError> {
+        let windows = monitors
+            .iter()
+            .map(|monitor| MonitoredWindow::open(application_id, partition, monitor, references, store))
+            .collect::<Result<Vec<_>, _>>()?;
+        let decoder = decoder(&windows);
+        let features = windows.iter().map(MonitoredWindow::width).sum();
+        Ok(Self {
+            windows,
+            decoder,
+            row: Vec::with_capacity(features),
+        })
+    }
+
+    /// A new current reference: taken over after the next check (at once while the partition has no record), recorded with its record number.
+    /// References of other monitors are ignored.
+    ///
+    /// # Errors
+    /// When it lacks a feature that the monitor is set to watch: the present one stays.
+    pub fn offer_reference(&mut self, reference: Arc<Reference>) -> Result<(), ReferenceError> {
+        let mut changed = false;
+        for window in self.windows.iter_mut().filter(|window| *window.monitor().name == *reference.monitor()) {
+            changed |= window.offer_reference(&reference)?;
+        }
+        if changed {
+            self.decoder = decoder(&self.windows);
+        }
+        Ok(())
+    }
+
+    /// Visits the missing values since the last call: monitor, feature, reason, how many.
+    pub fn drain_missing(&mut self, visit: &mut dyn FnMut(&str, &str, Missing, u64)) {
+        for window in &mut self.windows {
+            window.drain_missing(visit);
+        }
+    }
+
+    /// The self-check after a restore: for each monitor, pane and feature the bins (`other` and missing included) add up to the records.
+    ///
+    /// # Errors
+    /// [`StateError::Inconsistent`] with both numbers.
+    pub fn verify(&self) -> Result<(), StateError> {
+        self.windows.iter().try_for_each(MonitoredWindow::verify)
+    }
+
+    /// The windows of its monitors, for queries.
+    pub fn windows(&self) -> impl Iterator<Item = &MonitoredWindow> {
+        self.windows.iter()
+    }
+}
+
+impl Processor for DriftProcessor {
+    fn process(&mut self, record: &InputRecord<'_>) -> Disposition {
+        let Some(value) = record.value else { return Disposition::Tombstone };
+        self.row.clear();
+        if let Err(rejected) = self.decoder.decode(value, &mut self.row) {
+            return Disposition::Rejected(rejected);
+        }
+        let mut rest = self.row.as_slice();
+        let mut check_due = false;
+        for window in &mut self.windows {
+            let (own, others) = rest.split_at(window.width());
+            rest = others;
+            check_due |= window.observe(own, record.offset, record.timestamp);
+        }
+        Disposition::Processed { check_due }
+    }
+
+    fn check(&mut self, events: &mut Vec<DriftEvent>) {
+        let mut changed = false;
+        for window in self.windows.iter_mut().filter(|window| window.is_check_due()) {
+            window.check(events);
+            changed |= window.change_over();
+        }
+        if changed {
+            self.decoder = decoder(&self.windows);
+        }
+    }
+
+    fn flush(&mut self, puts: &mut Vec<Put>) {
+        for window in &mut self.windows {
+            window.flush(puts);
+        }
+    }
+
+    fn record_number(&self) -> RecordNumber {
+        self.windows
+            .iter()
+            .map(|window| window.window().record_number())
+            .max()
+            .unwrap_or(RecordNumber(0))
+    }
+
+    fn stream_time(&self) -> Option<Timestamp> {
+        self.windows.iter().filter_map(MonitoredWindow::stream_time).max()
+    }
+}
+
+fn decoder(windows: &[MonitoredWindow]) -> Decoder {
+    Decoder::new(windows.iter().map(MonitoredWindow::reference))
+}

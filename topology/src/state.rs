@@ -1,0 +1,209 @@
+//! What a task keeps: keys, and the store as a processor sees it.
+//!
+//! A task's state is one contiguous range of keys; the runtime puts the task's prefix before them. Within the task the order is record kind,
+//! monitor, segment, feature, pane slot. Several panes of one segment are neighbours, several segments of one monitor too.
+//! `docs/formats.md` has the bytes.
+
+use std::fmt;
+use std::sync::Arc;
+
+use bincode::{Decode, Encode};
+
+use crate::codec::{CorruptValue, decode, put_component, take_component};
+use crate::drift::Status;
+use crate::ids::{RecordNumber, Timestamp};
+
+/// A key within a task's range.
+pub type Key = Vec<u8>;
+
+/// A changed key and its whole new value; `None` deletes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Put {
+    /// Key within the task's range.
+    pub key: Key,
+    /// The whole value: the changelog is compacted and replays overlap, so a difference would be applied twice.
+    pub value: Option<Vec<u8>>,
+}
+
+/// The state of one task, as a processor reads it when it opens.
+pub trait ReadStore {
+    /// The value of a key, if it is there.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
+}
+
+/// Why a task's state cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The bytes are not what was written: restore the task from its changelog.
+    #[error("state key `{key}`: {cause}")]
+    Corrupt {
+        /// Which key.
+        key: String,
+        /// What is wrong with its value.
+        cause: CorruptValue,
+    },
+    /// The state contradicts itself or the configuration.
+    #[error("{0}")]
+    Inconsistent(String),
+    /// The store failed.
+    #[error("state store: {0}")]
+    Store(String),
+}
+
+/// First byte of a key: what kind of value it holds. The progress record sorts first and is the runtime's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum KeyKind {
+    /// How far the task is (written by the runtime).
+    Progress = 0,
+    /// A monitor's record number, reference version and last statuses, for one segment.
+    Window = 1,
+    /// One pane of histograms.
+    Pane = 2,
+}
+
+/// Key of a window's head: `monitor` and `segment` (empty: no segmentation).
+#[must_use]
+pub fn window_key(monitor: &str, segment: &str) -> Key {
+    let mut key = vec![KeyKind::Window as u8];
+    put_component(&mut key, monitor);
+    put_component(&mut key, segment);
+    key
+}
+
+/// Key of one pane. `feature` is empty for a pane that holds all of the monitor's features; `slot` is its place in the ring.
+#[must_use]
+pub fn pane_key(monitor: &str, segment: &str, feature: &str, slot: u32) -> Key {
+    let mut key = vec![KeyKind::Pane as u8];
+    put_component(&mut key, monitor);
+    put_component(&mut key, segment);
+    put_component(&mut key, feature);
+    key.extend_from_slice(&slot.to_be_bytes());
+    key
+}
+
+/// What is kept of a monitor's window beside its panes, under [`window_key`].
+///
+/// It names the settings that its panes were cut by, so that a changed configuration is seen instead of misread.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WindowHead {
+    /// Records of the window.
+    pub size: u64,
+    /// Records of a pane.
+    pub every: u64,
+    /// k: the last valid record.
+    pub record_number: RecordNumber,
+    /// The record after which the window started: 0, or that of the last change of reference.
+    pub start: RecordNumber,
+    /// The reference that the panes were binned by: as published, before a selection of features.
+    pub reference_version: Arc<str>,
+    /// The largest event time of a valid record.
+    pub stream_time: Option<Timestamp>,
+    /// The features in the panes' order.
+    pub features: Vec<FeatureHead>,
+    /// The summary's status at the last check of this window.
+    pub summary: Option<Status>,
+}
+
+/// What is kept of one feature beside its counts.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FeatureHead {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Bins in a pane, `other` and missing included.
+    pub bins: u64,
+    /// Its status at the last check of this window.
+    pub status: Option<Status>,
+}
+
+/// Reads and decodes the value of a key.
+///
+/// # Errors
+/// When the store fails, or the bytes are not what [`crate::codec::encode`] wrote.
+pub fn read<T: Decode<()>>(store: &dyn ReadStore, key: &[u8]) -> Result<Option<T>, StateError> {
+    let corrupt = |cause| StateError::Corrupt {
+        key: KeyText(key).to_string(),
+        cause,
+    };
+    store.get(key)?.map(|bytes| decode(&bytes).map_err(corrupt)).transpose()
+}
+
+/// A key in words, for errors and for printing a store: `pane of monitor default, slot 3`.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyText<'a>(pub &'a [u8]);
+
+impl fmt::Display for KeyText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let named = |f: &mut fmt::Formatter<'_>, what: &str, text: &str| if text.is_empty() { Ok(()) } else { write!(f, ", {what} {text}") };
+        if let [kind, rest @ ..] = self.0 {
+            if *kind == KeyKind::Progress as u8 && rest.is_empty() {
+                return f.write_str("progress");
+            }
+            if *kind == KeyKind::Window as u8
+                && let Some((monitor, rest)) = take_component(rest)
+                && let Some((segment, [])) = take_component(rest)
+            {
+                write!(f, "window of monitor {monitor}")?;
+                return named(f, "segment", &segment);
+            }
+            if *kind == KeyKind::Pane as u8
+                && let Some((monitor, rest)) = take_component(rest)
+                && let Some((segment, rest)) = take_component(rest)
+                && let Some((feature, slot)) = take_component(rest)
+                && let Ok(slot) = <[u8; 4]>::try_from(slot)
+            {
+                write!(f, "pane of monitor {monitor}")?;
+                named(f, "segment", &segment)?;
+                named(f, "feature", &feature)?;
+                return write!(f, ", slot {}", u32::from_be_bytes(slot));
+            }
+        }
+        write!(f, "{:02x?}", self.0)
+    }
+}
+
+/// Key of the task's progress record.
+#[must_use]
+pub fn progress_key() -> Key {
+    vec![KeyKind::Progress as u8]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_read_as_words() {
+        assert_eq!(KeyText(&progress_key()).to_string(), "progress");
+        assert_eq!(KeyText(&window_key("default", "")).to_string(), "window of monitor default");
+        assert_eq!(
+            KeyText(&window_key("default", "country=DE")).to_string(),
+            "window of monitor default, segment country=DE"
+        );
+        assert_eq!(KeyText(&pane_key("default", "", "", 3)).to_string(), "pane of monitor default, slot 3");
+        assert_eq!(
+            KeyText(&pane_key("a\0b", "s", "f", 256)).to_string(),
+            "pane of monitor a\0b, segment s, feature f, slot 256"
+        );
+        assert_eq!(KeyText(&[9, 1]).to_string(), "[09, 01]");
+        assert_eq!(KeyText(&[2, 0, 0]).to_string(), "[02, 00, 00]");
+    }
+
+    #[test]
+    fn heads_come_before_panes_and_the_panes_of_a_segment_are_neighbours() {
+        let keys = [
+            progress_key(),
+            window_key("a", ""),
+            window_key("a", "s"),
+            window_key("ab", ""),
+            pane_key("a", "", "", 0),
+            pane_key("a", "", "", 300),
+            pane_key("a", "s", "", 0),
+            pane_key("ab", "", "", 0),
+        ];
+        assert!(keys.is_sorted());
+    }
+}
