@@ -66,7 +66,10 @@ impl FromStr for Binning {
     type Err = InvalidBinning;
 
     fn from_str(text: &str) -> Result<Self, InvalidBinning> {
-        let invalid = |fault| InvalidBinning { text: text.to_owned(), fault };
+        let invalid = |fault| InvalidBinning {
+            text: text.to_owned(),
+            fault,
+        };
         let (name, argument) = text.split_once(':').map_or((text, None), |(name, argument)| (name, Some(argument)));
         let bins = || match argument.map(str::parse) {
             None => Ok(DEFAULT_BINS),
@@ -78,8 +81,16 @@ impl FromStr for Binning {
             ("quantile", _) => bins().map(|bins| Self::Quantile { bins }),
             ("uniform", _) => bins().map(|bins| Self::Uniform { bins }),
             ("edges", Some(list)) => {
-                let edges = list.split(',').map(|edge| edge.trim().parse::<f64>()).collect::<Result<Vec<_>, _>>().map_err(|_| invalid("an edge is not a number"))?;
-                if are_edges(&edges) { Ok(Self::Edges(edges.into_iter().map(positive_zero).collect())) } else { Err(invalid("edges must be finite and strictly increasing")) }
+                let edges = list
+                    .split(',')
+                    .map(|edge| edge.trim().parse::<f64>())
+                    .collect::<Result<Vec<_>, _>>()
+                    .map_err(|_| invalid("an edge is not a number"))?;
+                if are_edges(&edges) {
+                    Ok(Self::Edges(edges.into_iter().map(positive_zero).collect()))
+                } else {
+                    Err(invalid("edges must be finite and strictly increasing"))
+                }
             }
             ("edges", None) => Err(invalid("edges are missing")),
             ("discrete", None) => Ok(Self::Discrete),
@@ -133,7 +144,12 @@ pub fn quantile_edges(sorted: &[f64], bins: usize) -> Vec<f64> {
 /// The interior edges of `bins` equally wide bins from `low` to `high`, duplicates merged.
 #[must_use]
 pub fn uniform_edges(low: f64, high: f64, bins: usize) -> Vec<f64> {
-    merged((1..bins).map(|i| low + ((high - low) * i as f64) / bins as f64))
+    merged((1..bins).map(|i| {
+        let edge = low + ((high - low) * i as f64) / bins as f64;
+        let t = i as f64 / bins as f64;
+        // The width can overflow where the edge does not.
+        if edge.is_finite() { edge } else { low * (1.0 - t) + high * t }
+    }))
 }
 
 fn merged(edges: impl Iterator<Item = f64>) -> Vec<f64> {
@@ -206,7 +222,11 @@ impl Bins {
     /// A missing value.
     #[must_use]
     pub fn missing(&self, missing: Missing) -> Observation {
-        Observation { bin: self.last(), side: Side::Within, missing: Some(missing) }
+        Observation {
+            bin: self.last(),
+            side: Side::Within,
+            missing: Some(missing),
+        }
     }
 
     /// A number; one that is no finite double is missing.
@@ -218,13 +238,23 @@ impl Bins {
         match self {
             Self::Edges { edges, range } => {
                 let bin = edges.iter().map(|edge| u32::from(*edge < value)).sum();
-                Observation { bin, side: side(*range, value), missing: None }
+                Observation {
+                    bin,
+                    side: side(*range, value),
+                    missing: None,
+                }
             }
             Self::Discrete { values, range } => {
                 let other = self.last() - 1;
                 // Comparison finds -0.0 where 0.0 stands.
-                let bin = values.binary_search_by(|known| known.partial_cmp(&value).unwrap_or(std::cmp::Ordering::Less)).map_or(other, |at| at as u32);
-                Observation { bin, side: side(*range, value), missing: None }
+                let bin = values
+                    .binary_search_by(|known| known.partial_cmp(&value).unwrap_or(std::cmp::Ordering::Less))
+                    .map_or(other, |at| at as u32);
+                Observation {
+                    bin,
+                    side: side(*range, value),
+                    missing: None,
+                }
             }
             Self::Categorical { .. } => category_of_number(value).map_or_else(|| self.missing(Missing::Range), |text| self.observe_text(&text)),
         }
@@ -242,7 +272,11 @@ impl Bins {
         match self {
             Self::Categorical { categories } => {
                 let bin = categories.get(value).copied().unwrap_or_else(|| self.last() - 1);
-                Observation { bin, side: Side::Within, missing: None }
+                Observation {
+                    bin,
+                    side: Side::Within,
+                    missing: None,
+                }
             }
             Self::Edges { .. } | Self::Discrete { .. } => self.missing(Missing::Type),
         }
@@ -263,25 +297,44 @@ mod tests {
 
     #[test]
     fn an_edge_belongs_to_the_bin_on_its_left() {
-        let bins = Bins::Edges { edges: [1.0, 2.0].into(), range: Some((0.5, 2.5)) };
+        let bins = Bins::Edges {
+            edges: [1.0, 2.0].into(),
+            range: Some((0.5, 2.5)),
+        };
         let bin = |value| bins.observe_number(value).bin;
         assert_eq!([0.9, 1.0, 1.000_000_1, 2.0, 2.1].map(bin), [0, 0, 1, 1, 2]);
         assert_eq!(bins.observe_number(0.4).side, Side::Below);
         assert_eq!(bins.observe_number(2.6).side, Side::Above);
         assert_eq!(bins.observe_number(f64::INFINITY), bins.missing(Missing::Range));
-        assert_eq!((bins.observe_text("1").missing, bins.missing(Missing::Null).bin), (Some(Missing::Type), 3));
+        assert_eq!(
+            (bins.observe_text("1").missing, bins.missing(Missing::Null).bin),
+            (Some(Missing::Type), 3)
+        );
     }
 
     #[test]
     fn discrete_values_take_minus_zero_for_zero_and_the_rest_for_other() {
-        let bins = Bins::Discrete { values: [0.0, 2.0].into(), range: Some((0.0, 2.0)) };
+        let bins = Bins::Discrete {
+            values: [0.0, 2.0].into(),
+            range: Some((0.0, 2.0)),
+        };
         assert_eq!([-0.0, 0.0, 2.0, 1.0, 3.0].map(|value| bins.observe_number(value).bin), [0, 0, 1, 2, 2]);
     }
 
     #[test]
     fn categories_take_texts_booleans_and_integral_numbers() {
-        let bins = Bins::Categorical { categories: Arc::new(["a", "true", "3"].iter().zip(0..).map(|(name, bin)| ((*name).to_owned(), bin)).collect()) };
-        assert_eq!([bins.observe_text("a").bin, bins.observe_bool(true).bin, bins.observe_number(3.0).bin, bins.observe_text("x").bin], [0, 1, 2, 3]);
+        let bins = Bins::Categorical {
+            categories: Arc::new(["a", "true", "3"].iter().zip(0..).map(|(name, bin)| ((*name).to_owned(), bin)).collect()),
+        };
+        assert_eq!(
+            [
+                bins.observe_text("a").bin,
+                bins.observe_bool(true).bin,
+                bins.observe_number(3.0).bin,
+                bins.observe_text("x").bin
+            ],
+            [0, 1, 2, 3]
+        );
         assert_eq!(bins.observe_number(3.5), bins.missing(Missing::Range));
         assert_eq!(bins.observe_number(9_007_199_254_740_994.0).missing, Some(Missing::Range));
         assert_eq!(bins.observe_number(-9_007_199_254_740_992.0).bin, 3);
@@ -289,7 +342,15 @@ mod tests {
 
     #[test]
     fn decimals_are_the_shortest_that_read_back() {
-        let cases = [(1.0, "1"), (-0.0, "0"), (0.1, "0.1"), (3.900_000_000_000_000_4, "3.9000000000000004"), (1e22, "1e+22"), (1.5e-5, "1.5e-05"), (-2.5, "-2.5")];
+        let cases = [
+            (1.0, "1"),
+            (-0.0, "0"),
+            (0.1, "0.1"),
+            (3.900_000_000_000_000_4, "3.9000000000000004"),
+            (1e22, "1e+22"),
+            (1.5e-5, "1.5e-05"),
+            (-2.5, "-2.5"),
+        ];
         for (value, text) in cases {
             assert_eq!(decimal(value), text);
         }
@@ -300,7 +361,16 @@ mod tests {
         for text in ["auto:10", "quantile:20", "uniform:5", "edges:0.5,1,2", "discrete", "categorical"] {
             assert_eq!(text.parse::<Binning>().map(|binning| binning.to_string()), Ok(text.to_owned()));
         }
-        for text in ["quantile:1", "quantile:x", "edges:2,1", "edges:1,1", "edges:nan", "edges", "discrete:3", "median"] {
+        for text in [
+            "quantile:1",
+            "quantile:x",
+            "edges:2,1",
+            "edges:1,1",
+            "edges:nan",
+            "edges",
+            "discrete:3",
+            "median",
+        ] {
             assert!(text.parse::<Binning>().is_err(), "{text}");
         }
     }

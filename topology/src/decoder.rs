@@ -33,7 +33,12 @@ const EXPECTED_MAX: usize = 256;
 impl Decoder {
     /// A decoder whose rows are the features of all references, one reference after the other.
     pub fn new<'a>(references: impl IntoIterator<Item = &'a Reference>) -> Self {
-        let mut decoder = Self { fields: Vec::new(), by_name: BTreeMap::new(), absent: Vec::new(), expected: Vec::new() };
+        let mut decoder = Self {
+            fields: Vec::new(),
+            by_name: BTreeMap::new(),
+            absent: Vec::new(),
+            expected: Vec::new(),
+        };
         for feature in references.into_iter().flat_map(Reference::features) {
             let place = decoder.absent.len();
             decoder.absent.push(feature.bins().missing(Missing::Absent));
@@ -53,7 +58,9 @@ impl Decoder {
     pub fn decode(&mut self, value: &[u8], row: &mut Vec<Observation>) -> Result<(), Rejected> {
         row.clear();
         row.extend_from_slice(&self.absent);
-        let Self { fields, by_name, expected, .. } = self;
+        let Self {
+            fields, by_name, expected, ..
+        } = self;
         let mut place = 0;
         scan_object(value, |name, scalar| {
             let index = find(name, place, by_name, expected);

@@ -60,7 +60,9 @@ pub enum ReferenceError {
         found: u64,
     },
     /// Edited by hand, or damaged.
-    #[error("version {found:?} does not fit the features, which hash to {computed:?}: the file was edited or damaged; build it again with `leeway reference build`")]
+    #[error(
+        "version {found:?} does not fit the features, which hash to {computed:?}: the file was edited or damaged; build it again with `leeway reference build`"
+    )]
     Version {
         /// What stands there.
         found: String,
@@ -95,7 +97,10 @@ pub enum ReferenceError {
 
 impl ReferenceError {
     fn feature(name: &str, fault: impl Into<String>) -> Self {
-        Self::Feature { feature: name.to_owned(), fault: fault.into() }
+        Self::Feature {
+            feature: name.to_owned(),
+            fault: fault.into(),
+        }
     }
 }
 
@@ -115,7 +120,10 @@ impl Reference {
         let document: Document = serde_json::from_slice(bytes).map_err(malformed)?;
         let computed = version_of(&raw["features"])?;
         if document.version != computed {
-            return Err(ReferenceError::Version { found: document.version, computed });
+            return Err(ReferenceError::Version {
+                found: document.version,
+                computed,
+            });
         }
         Self::new(document.monitor, document.rows, document.features, computed)
     }
@@ -132,14 +140,25 @@ impl Reference {
         if let Some(twice) = features.iter().find(|feature| !names.insert(feature.name.clone())) {
             return Err(ReferenceError::feature(&twice.name, "stands there twice"));
         }
-        Ok(Self { version, monitor, rows, features })
+        Ok(Self {
+            version,
+            monitor,
+            rows,
+            features,
+        })
     }
 
     /// The document: JSON, readable, with a line feed at its end.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
         let features = self.features.iter().map(|feature| feature.document.clone()).collect();
-        let document = Document { schema_version: SCHEMA_VERSION, version: self.version.clone(), monitor: self.monitor.clone(), rows: self.rows, features };
+        let document = Document {
+            schema_version: SCHEMA_VERSION,
+            version: self.version.clone(),
+            monitor: self.monitor.clone(),
+            rows: self.rows,
+            features,
+        };
         document.to_lines()
     }
 
@@ -170,22 +189,35 @@ impl Reference {
     /// The same reference for another monitor; the version is of the features alone and stays.
     #[must_use]
     pub fn with_monitor(self, monitor: &str) -> Self {
-        Self { monitor: monitor.to_owned(), ..self }
+        Self {
+            monitor: monitor.to_owned(),
+            ..self
+        }
     }
 
-    /// The same reference with these features only, in their order. The version stays that of the whole.
+    /// The same reference with these features only, in the reference's own order. The version stays that of the whole.
     ///
     /// # Errors
     /// When it lacks one of them.
     pub fn select(&self, features: &[String]) -> Result<Self, ReferenceError> {
-        let select = |wanted: &String| {
-            self.features.iter().find(|feature| *feature.name == **wanted).cloned().ok_or_else(|| ReferenceError::NoSuchFeature {
+        if let Some(missing) = features
+            .iter()
+            .find(|wanted| self.features.iter().all(|feature| *feature.name != ***wanted))
+        {
+            return Err(ReferenceError::NoSuchFeature {
                 monitor: self.monitor.clone(),
-                feature: wanted.clone(),
+                feature: missing.clone(),
                 known: self.features.iter().map(|feature| &*feature.name).collect::<Vec<_>>().join(", "),
-            })
-        };
-        Ok(Self { features: features.iter().map(select).collect::<Result<_, _>>()?, ..self.clone() })
+            });
+        }
+        let selected = self
+            .features
+            .iter()
+            .filter(|feature| features.iter().any(|wanted| *feature.name == **wanted));
+        Ok(Self {
+            features: selected.cloned().collect(),
+            ..self.clone()
+        })
     }
 }
 
@@ -207,22 +239,53 @@ impl FeatureReference {
                 if !are_edges(edges) {
                     return Err(fault("edges must be finite and strictly increasing".to_owned()));
                 }
-                (Bins::Edges { edges: edges.clone().into(), range: *range }, counts.clone(), edge_labels(edges), edges.len() + 1)
+                (
+                    Bins::Edges {
+                        edges: edges.clone().into(),
+                        range: *range,
+                    },
+                    counts.clone(),
+                    edge_labels(edges),
+                    edges.len() + 1,
+                )
             }
             FeatureDocument::Discrete { values, range, counts, .. } => {
                 if !are_edges(values) {
                     return Err(fault("values must be finite and strictly increasing".to_owned()));
                 }
-                (Bins::Discrete { values: values.clone().into(), range: *range }, counts.clone(), values.iter().map(|value| decimal(*value)).collect(), values.len())
+                (
+                    Bins::Discrete {
+                        values: values.clone().into(),
+                        range: *range,
+                    },
+                    counts.clone(),
+                    values.iter().map(|value| decimal(*value)).collect(),
+                    values.len(),
+                )
             }
             FeatureDocument::Categorical { categories, counts, .. } => {
                 let index: BTreeMap<String, u32> = categories.iter().cloned().zip(0..).collect();
                 if index.len() != categories.len() {
                     return Err(fault("a category stands there twice".to_owned()));
                 }
-                (Bins::Categorical { categories: Arc::new(index) }, counts.clone(), categories.clone(), categories.len())
+                (
+                    Bins::Categorical { categories: Arc::new(index) },
+                    counts.clone(),
+                    categories.clone(),
+                    categories.len(),
+                )
             }
         };
+        if let Bins::Edges {
+            range: Some((low, high)), ..
+        }
+        | Bins::Discrete {
+            range: Some((low, high)), ..
+        } = &bins
+            && low > high
+        {
+            return Err(fault(format!("range [{low}, {high}] does not go from the smallest to the largest value")));
+        }
         if counts.len() != expected {
             return Err(fault(format!("{} counts for {expected} bins", counts.len())));
         }
@@ -237,7 +300,13 @@ impl FeatureReference {
             Some(0) => return Err(fault("it has no rows".to_owned())),
             Some(_) => {}
         }
-        Ok(Self { name: name.as_str().into(), bins, counts, labels, document })
+        Ok(Self {
+            name: name.as_str().into(),
+            bins,
+            counts,
+            labels,
+            document,
+        })
     }
 
     /// The field's name.

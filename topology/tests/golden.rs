@@ -1,5 +1,7 @@
 //! Vectors from other libraries: sample in, bins, counts, PSI and p-value out, through the public path (bytes of records in, events out).
 
+#![expect(clippy::unwrap_used, reason = "a vector that cannot be read is a failed test")]
+
 use std::sync::Arc;
 
 use leeway_topology::binning::Binning;
@@ -69,7 +71,10 @@ fn check(vector: &Value, reference: &Reference) -> DriftEvent {
     let mut references = PublishedReferences::default();
     references.publish(Arc::new(reference.clone()));
     let mut driver = TestDriver::new("golden", vec![monitor], references);
-    let values: Vec<Vec<u8>> = current.iter().map(|value| format!("{{\"x\": {}}}", field(value, categorical)).into_bytes()).collect();
+    let values: Vec<Vec<u8>> = current
+        .iter()
+        .map(|value| format!("{{\"x\": {}}}", field(value, categorical)).into_bytes())
+        .collect();
     let output = driver.pipe_values(Partition(0), Timestamp(0), values.iter().map(Vec::as_slice)).unwrap();
     let event = output.events.iter().find(|event| &*event.feature == "x").unwrap();
     DriftEvent::from_json(&event.to_json()).unwrap()
@@ -101,13 +106,30 @@ fn every_vector_holds_from_bytes_to_event() {
         let event = check(&vector, &reference);
         let column = |field: &str| -> Vec<u64> { bins.iter().map(|bin| bin[field].as_u64().unwrap()).collect() };
         assert_eq!(feature.counts(), column("expected_count"), "{name}: reference counts");
-        assert_eq!(event.counts.as_deref().map(<[u64]>::to_vec), Some(column("actual_count")), "{name}: counts");
+        assert_eq!(
+            event.counts.as_deref().map(<[u64]>::to_vec),
+            Some(column("actual_count")),
+            "{name}: counts"
+        );
         for (index, bin) in bins.iter().enumerate() {
             assert_eq!(feature.label(index), bin["label"].as_str().unwrap(), "{name}: label");
         }
-        assert!(close(event.psi, &expected["psi"], 1e-12, 1e-15), "{name}: psi {} and not {}", event.psi, expected["psi"]);
-        assert!(close(event.p_value.unwrap(), &expected["p_value"], 0.0, 1e-8), "{name}: p {:?} and not {}", event.p_value, expected["p_value"]);
-        assert!(close(event.psi_null_mean.unwrap(), &expected["psi_null_mean"], 1e-12, 1e-15), "{name}: null mean");
+        assert!(
+            close(event.psi, &expected["psi"], 1e-12, 1e-15),
+            "{name}: psi {} and not {}",
+            event.psi,
+            expected["psi"]
+        );
+        assert!(
+            close(event.p_value.unwrap(), &expected["p_value"], 0.0, 1e-8),
+            "{name}: p {:?} and not {}",
+            event.p_value,
+            expected["p_value"]
+        );
+        assert!(
+            close(event.psi_null_mean.unwrap(), &expected["psi_null_mean"], 1e-12, 1e-15),
+            "{name}: null mean"
+        );
         assert_eq!(serde_json::to_value(event.status).unwrap(), expected["psi_status"], "{name}: status");
         seen += 1;
     }

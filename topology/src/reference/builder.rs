@@ -42,6 +42,11 @@ pub enum Warning {
         /// Ordinary bins.
         bins: usize,
     },
+    /// A column without any value: left out.
+    NoValues {
+        /// Which.
+        feature: String,
+    },
     /// The bins say little about the feature.
     MostlyOther {
         /// Which.
@@ -56,11 +61,21 @@ pub enum Warning {
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::OnlyRises { feature } => write!(f, "{feature}: its values only rise, as those of an id or a time do; it will drift by nature"),
+            Self::OnlyRises { feature } => write!(
+                f,
+                "{feature}: its values only rise, as those of an id or a time do; it will drift by nature"
+            ),
+            Self::NoValues { feature } => write!(f, "{feature}: left out, since no row has a value that a feature can have"),
             Self::FewRowsPerBin { feature, rows, bins } => {
-                write!(f, "{feature}: {rows} rows for {bins} bins, fewer than {ROWS_PER_BIN} a bin; take more rows or fewer bins")
+                write!(
+                    f,
+                    "{feature}: {rows} rows for {bins} bins, fewer than {ROWS_PER_BIN} a bin; take more rows or fewer bins"
+                )
             }
-            Self::MostlyOther { feature, other, rows } => write!(f, "{feature}: {other} of {rows} values are in `other`; more categories, or another binning, would show more"),
+            Self::MostlyOther { feature, other, rows } => write!(
+                f,
+                "{feature}: {other} of {rows} values are in `other`; more categories, or another binning, would show more"
+            ),
         }
     }
 }
@@ -77,6 +92,8 @@ pub struct ReferenceBuilder {
 struct Column {
     name: String,
     binning: Binning,
+    /// Somebody named it: then it must not be left out.
+    asked: bool,
     values: Values,
     missing: u64,
 }
@@ -113,14 +130,23 @@ impl ReferenceBuilder {
                 continue;
             }
             if name.is_empty() || name == RESERVED {
-                return Err(ReferenceError::feature(name, "a column must have a name, and `*` is the summary's: rename it"));
+                return Err(ReferenceError::feature(
+                    name,
+                    "a column must have a name, and `*` is the summary's: rename it",
+                ));
             }
             if !names.insert(name) {
                 return Err(ReferenceError::feature(name, "the input has this column twice: rename one"));
             }
             kept.push(Some(Column::new(name, *column_type, asked.unwrap_or(default), asked.is_some())?));
         }
-        Ok(Self { monitor: monitor.to_owned(), columns: kept, left_out, max_categories, rows: 0 })
+        Ok(Self {
+            monitor: monitor.to_owned(),
+            columns: kept,
+            left_out,
+            max_categories,
+            rows: 0,
+        })
     }
 
     /// Columns that were left out because of their names.
@@ -152,6 +178,10 @@ impl ReferenceBuilder {
         let mut warnings = Vec::new();
         let mut features = Vec::new();
         for column in self.columns.into_iter().flatten() {
+            if column.is_empty() && !column.asked {
+                warnings.push(Warning::NoValues { feature: column.name });
+                continue;
+            }
             features.push(column.finish(self.max_categories, &mut warnings)?);
         }
         let json = serde_json::to_value(&features).map_err(|error| ReferenceError::Malformed(error.to_string()))?;
@@ -168,10 +198,28 @@ impl Column {
             (_, ColumnType::Number) => false,
             // A default of the whole command says nothing about columns that cannot follow it.
             (_, _) if !asked => true,
-            (binning, _) => return Err(ReferenceError::feature(name, format!("binning {binning} takes numbers, and the column has texts; use categorical"))),
+            (binning, _) => {
+                return Err(ReferenceError::feature(
+                    name,
+                    format!("binning {binning} takes numbers, and the column has texts; use categorical"),
+                ));
+            }
         };
-        let values = if categorical { Values::Categories(BTreeMap::new()) } else { Values::Numbers { numbers: Vec::new(), rises: true } };
-        Ok(Self { name: name.to_owned(), binning: binning.clone(), values, missing: 0 })
+        let values = if categorical {
+            Values::Categories(BTreeMap::new())
+        } else {
+            Values::Numbers {
+                numbers: Vec::new(),
+                rises: true,
+            }
+        };
+        Ok(Self {
+            name: name.to_owned(),
+            binning: binning.clone(),
+            asked,
+            values,
+            missing: 0,
+        })
     }
 
     fn push(&mut self, cell: &Cell<'_>) {
@@ -194,8 +242,21 @@ impl Column {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        match &self.values {
+            Values::Numbers { numbers, .. } => numbers.is_empty(),
+            Values::Categories(categories) => categories.is_empty(),
+        }
+    }
+
     fn finish(self, max_categories: usize, warnings: &mut Vec<Warning>) -> Result<FeatureDocument, ReferenceError> {
-        let Self { name, binning, values, missing } = self;
+        let Self {
+            name,
+            binning,
+            values,
+            missing,
+            asked: _,
+        } = self;
         match values {
             Values::Categories(categories) => categorical(name, categories, missing, max_categories, warnings),
             Values::Numbers { numbers, rises } => {
@@ -209,10 +270,16 @@ impl Column {
 }
 
 fn no_values(name: &str) -> ReferenceError {
-    ReferenceError::feature(name, "no row has a value: take the column out of the input, or give it bins with --feature NAME=edges:...")
+    ReferenceError::feature(name, "no row has a value: do not name it, or give it bins with --feature NAME=edges:...")
 }
 
-fn categorical(name: String, counts: BTreeMap<String, u64>, missing: u64, max_categories: usize, warnings: &mut Vec<Warning>) -> Result<FeatureDocument, ReferenceError> {
+fn categorical(
+    name: String,
+    counts: BTreeMap<String, u64>,
+    missing: u64,
+    max_categories: usize,
+    warnings: &mut Vec<Warning>,
+) -> Result<FeatureDocument, ReferenceError> {
     if counts.is_empty() {
         return Err(no_values(&name));
     }
@@ -220,22 +287,48 @@ fn categorical(name: String, counts: BTreeMap<String, u64>, missing: u64, max_ca
     let mut categories: Vec<(String, u64)> = counts.into_iter().collect();
     // Stable: ties stay in the order of their bytes.
     categories.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let other: u64 = categories.split_off(max_categories.min(categories.len())).iter().map(|(_, count)| count).sum();
+    let other: u64 = categories
+        .split_off(max_categories.min(categories.len()))
+        .iter()
+        .map(|(_, count)| count)
+        .sum();
     if 2 * other > rows {
-        warnings.push(Warning::MostlyOther { feature: name.clone(), other, rows });
+        warnings.push(Warning::MostlyOther {
+            feature: name.clone(),
+            other,
+            rows,
+        });
     }
     few_rows(&name, rows, categories.len(), warnings);
     let (categories, counts) = categories.into_iter().unzip();
-    Ok(FeatureDocument::Categorical { name, kind: Categorical::Categorical, binning: Categorical::Categorical, categories, counts, other, missing })
+    Ok(FeatureDocument::Categorical {
+        name,
+        kind: Categorical::Categorical,
+        binning: Categorical::Categorical,
+        categories,
+        counts,
+        other,
+        missing,
+    })
 }
 
 fn few_rows(name: &str, rows: u64, bins: usize, warnings: &mut Vec<Warning>) {
     if rows < ROWS_PER_BIN * bins as u64 {
-        warnings.push(Warning::FewRowsPerBin { feature: name.to_owned(), rows, bins });
+        warnings.push(Warning::FewRowsPerBin {
+            feature: name.to_owned(),
+            rows,
+            bins,
+        });
     }
 }
 
-fn numeric(name: String, binning: &Binning, mut numbers: Vec<f64>, missing: u64, warnings: &mut Vec<Warning>) -> Result<FeatureDocument, ReferenceError> {
+fn numeric(
+    name: String,
+    binning: &Binning,
+    mut numbers: Vec<f64>,
+    missing: u64,
+    warnings: &mut Vec<Warning>,
+) -> Result<FeatureDocument, ReferenceError> {
     numbers.sort_unstable_by(f64::total_cmp);
     let range = numbers.first().copied().zip(numbers.last().copied());
     if range.is_none() && !matches!(binning, Binning::Edges(_)) {
@@ -257,23 +350,51 @@ fn numeric(name: String, binning: &Binning, mut numbers: Vec<f64>, missing: u64,
                 Binning::Auto { bins } if !suits => (EdgeBinning::Quantile, quantile_edges(&numbers, *bins)),
                 _ => {
                     if values.len() > DISCRETE_BINS_MAX {
-                        return Err(ReferenceError::feature(&name, format!("{} distinct values; discrete takes at most {DISCRETE_BINS_MAX}: use quantile", values.len())));
+                        return Err(ReferenceError::feature(
+                            &name,
+                            format!(
+                                "{} distinct values; discrete takes at most {DISCRETE_BINS_MAX}: use quantile",
+                                values.len()
+                            ),
+                        ));
                     }
                     few_rows(&name, rows, values.len(), warnings);
                     let (values, counts) = values.into_iter().unzip();
-                    return Ok(FeatureDocument::Discrete { name, kind: Numeric::Numeric, binning: DiscreteBinning::Discrete, values, range, counts, other: 0, missing });
+                    return Ok(FeatureDocument::Discrete {
+                        name,
+                        kind: Numeric::Numeric,
+                        binning: DiscreteBinning::Discrete,
+                        values,
+                        range,
+                        counts,
+                        other: 0,
+                        missing,
+                    });
                 }
             }
         }
         Binning::Quantile { bins } => (EdgeBinning::Quantile, quantile_edges(&numbers, *bins)),
         Binning::Uniform { bins } => (EdgeBinning::Uniform, uniform_edges(low, high, *bins)),
         Binning::Edges(edges) => (EdgeBinning::Edges, edges.clone()),
-        Binning::Categorical => return Err(ReferenceError::feature(&name, "a categorical feature has no numbers: this is a fault of Leeway")),
+        Binning::Categorical => {
+            return Err(ReferenceError::feature(
+                &name,
+                "a categorical feature has no numbers: this is a fault of Leeway",
+            ));
+        }
     };
     let mut counts = vec![0; edges.len() + 1];
     for number in &numbers {
         counts[edges.partition_point(|edge| edge < number)] += 1;
     }
     few_rows(&name, rows, counts.len(), warnings);
-    Ok(FeatureDocument::Edges { name, kind: Numeric::Numeric, binning, edges, range, counts, missing })
+    Ok(FeatureDocument::Edges {
+        name,
+        kind: Numeric::Numeric,
+        binning,
+        edges,
+        range,
+        counts,
+        missing,
+    })
 }

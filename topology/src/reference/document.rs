@@ -33,16 +33,42 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
-/// One feature. The order of the fields is the order in the file.
+/// One feature. The order of the fields is the order in the file. A field that is not known is refused: the version covers it, and writing the
+/// feature again would lose it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, deny_unknown_fields)]
 pub(super) enum FeatureDocument {
     /// Numeric, between edges.
-    Edges { name: String, kind: Numeric, binning: EdgeBinning, edges: Vec<f64>, range: Option<(f64, f64)>, counts: Vec<u64>, missing: u64 },
+    Edges {
+        name: String,
+        kind: Numeric,
+        binning: EdgeBinning,
+        edges: Vec<f64>,
+        range: Option<(f64, f64)>,
+        counts: Vec<u64>,
+        missing: u64,
+    },
     /// Numeric, one bin per value.
-    Discrete { name: String, kind: Numeric, binning: DiscreteBinning, values: Vec<f64>, range: Option<(f64, f64)>, counts: Vec<u64>, other: u64, missing: u64 },
+    Discrete {
+        name: String,
+        kind: Numeric,
+        binning: DiscreteBinning,
+        values: Vec<f64>,
+        range: Option<(f64, f64)>,
+        counts: Vec<u64>,
+        other: u64,
+        missing: u64,
+    },
     /// Categories.
-    Categorical { name: String, kind: Categorical, binning: Categorical, categories: Vec<String>, counts: Vec<u64>, other: u64, missing: u64 },
+    Categorical {
+        name: String,
+        kind: Categorical,
+        binning: Categorical,
+        categories: Vec<String>,
+        counts: Vec<u64>,
+        other: u64,
+        missing: u64,
+    },
 }
 
 macro_rules! words {
@@ -66,9 +92,17 @@ impl FeatureDocument {
 
     pub(super) fn binning(&self) -> &'static str {
         match self {
-            Self::Edges { binning: EdgeBinning::Quantile, .. } => "quantile",
-            Self::Edges { binning: EdgeBinning::Uniform, .. } => "uniform",
-            Self::Edges { binning: EdgeBinning::Edges, .. } => "edges",
+            Self::Edges {
+                binning: EdgeBinning::Quantile,
+                ..
+            } => "quantile",
+            Self::Edges {
+                binning: EdgeBinning::Uniform,
+                ..
+            } => "uniform",
+            Self::Edges {
+                binning: EdgeBinning::Edges, ..
+            } => "edges",
             Self::Discrete { .. } => "discrete",
             Self::Categorical { .. } => "categorical",
         }

@@ -6,7 +6,10 @@ use crate::decoder::Decoder;
 
 fn build(columns: &[(&str, ColumnType)], rows: &[&[Cell<'_>]], overrides: &[(&str, &str)]) -> Result<(Reference, Vec<Warning>), ReferenceError> {
     let columns: Vec<_> = columns.iter().map(|(name, column)| ((*name).to_owned(), *column)).collect();
-    let overrides: Vec<_> = overrides.iter().map(|(name, binning)| ((*name).to_owned(), binning.parse().unwrap())).collect();
+    let overrides: Vec<_> = overrides
+        .iter()
+        .map(|(name, binning)| ((*name).to_owned(), binning.parse().unwrap()))
+        .collect();
     let mut builder = ReferenceBuilder::new("default", &columns, &Binning::Auto { bins: 10 }, &overrides, 50)?;
     rows.iter().for_each(|row| builder.push_row(row.iter().copied()));
     builder.finish()
@@ -14,7 +17,9 @@ fn build(columns: &[(&str, ColumnType)], rows: &[&[Cell<'_>]], overrides: &[(&st
 
 fn plans() -> Reference {
     let row = |plan, doors| [Cell::Text(plan), Cell::Number(doors)];
-    let rows: Vec<_> = (0..100).map(|i| row(if i % 4 == 0 { "pro" } else { "basic" }, if i % 2 == 0 { 2.0 } else { 4.0 })).collect();
+    let rows: Vec<_> = (0..100)
+        .map(|i| row(if i % 4 == 0 { "pro" } else { "basic" }, if i % 2 == 0 { 2.0 } else { 4.0 }))
+        .collect();
     let rows: Vec<&[Cell<'_>]> = rows.iter().map(|row| row.as_slice()).collect();
     build(&[("plan", ColumnType::Text), ("doors", ColumnType::Number)], &rows, &[]).unwrap().0
 }
@@ -45,8 +50,13 @@ fn an_edited_document_is_refused_with_what_to_do() {
 
 #[test]
 fn another_schema_version_is_named() {
-    let newer = String::from_utf8(plans().to_json()).unwrap().replace("\"schema_version\": 1", "\"schema_version\": 2");
-    assert_eq!(Reference::from_json(newer.as_bytes()).unwrap_err(), ReferenceError::SchemaVersion { found: 2 });
+    let newer = String::from_utf8(plans().to_json())
+        .unwrap()
+        .replace("\"schema_version\": 1", "\"schema_version\": 2");
+    assert_eq!(
+        Reference::from_json(newer.as_bytes()).unwrap_err(),
+        ReferenceError::SchemaVersion { found: 2 }
+    );
     assert!(matches!(Reference::from_json(b"{}"), Err(ReferenceError::Malformed(_))));
 }
 
@@ -54,8 +64,14 @@ fn another_schema_version_is_named() {
 fn few_and_frequent_numbers_are_discrete_and_texts_most_frequent_first() {
     let reference = plans();
     let [plan, doors] = reference.features() else { panic!("two features") };
-    assert_eq!((plan.binning(), plan.counts(), plan.label(0)), ("categorical", &[75, 25, 0, 0][..], "basic".to_owned()));
-    assert_eq!((doors.binning(), doors.counts(), doors.label(1)), ("discrete", &[50, 50, 0, 0][..], "4".to_owned()));
+    assert_eq!(
+        (plan.binning(), plan.counts(), plan.label(0)),
+        ("categorical", &[75, 25, 0, 0][..], "basic".to_owned())
+    );
+    assert_eq!(
+        (doors.binning(), doors.counts(), doors.label(1)),
+        ("discrete", &[50, 50, 0, 0][..], "4".to_owned())
+    );
     assert_eq!((doors.label(2), doors.label(3)), ("__other__".to_owned(), "__missing__".to_owned()));
 }
 
@@ -67,11 +83,25 @@ fn names_that_cannot_be_and_columns_without_values_are_refused() {
     assert!(fault("").contains("name"));
     let twice = build(&[("a", ColumnType::Number), ("a", ColumnType::Number)], &[], &[]).unwrap_err();
     assert!(twice.to_string().contains("twice"), "{twice}");
-    let empty = build(&[("a", ColumnType::Number)], &[&[Cell::Missing]], &[]).unwrap_err();
+    let empty = build(&[("a", ColumnType::Number)], &[&[Cell::Missing]], &[("a", "quantile:5")]).unwrap_err();
     assert!(empty.to_string().contains("no row has a value"), "{empty}");
+    assert_eq!(
+        build(&[("a", ColumnType::Number)], &[&[Cell::Missing]], &[]).unwrap_err(),
+        ReferenceError::NoFeatures
+    );
     assert_eq!(build(&[("a", ColumnType::Number)], &[], &[]).unwrap_err(), ReferenceError::NoRows);
-    assert!(build(&[("a", ColumnType::Text)], &[&[Cell::Text("x")]], &[("a", "quantile:5")]).unwrap_err().to_string().contains("takes numbers"));
-    assert!(build(&[("a", ColumnType::Text)], &[&[Cell::Text("x")]], &[("b", "discrete")]).unwrap_err().to_string().contains("no such column"));
+    assert!(
+        build(&[("a", ColumnType::Text)], &[&[Cell::Text("x")]], &[("a", "quantile:5")])
+            .unwrap_err()
+            .to_string()
+            .contains("takes numbers")
+    );
+    assert!(
+        build(&[("a", ColumnType::Text)], &[&[Cell::Text("x")]], &[("b", "discrete")])
+            .unwrap_err()
+            .to_string()
+            .contains("no such column")
+    );
 }
 
 #[test]
@@ -91,7 +121,10 @@ fn a_selection_keeps_the_version_and_names_what_is_not_there() {
     let selected = plans().select(&["doors".to_owned()]).unwrap();
     assert_eq!((selected.features().len(), selected.version()), (1, plans().version()));
     let error = plans().select(&["wheels".to_owned()]).unwrap_err();
-    assert_eq!(error.to_string(), "the reference of monitor \"default\" has no feature \"wheels\"; it has plan, doors");
+    assert_eq!(
+        error.to_string(),
+        "the reference of monitor \"default\" has no feature \"wheels\"; it has plan, doors"
+    );
 }
 
 #[test]
@@ -108,4 +141,12 @@ fn of_a_duplicate_field_the_last_counts_and_fields_may_come_in_any_order() {
     assert_eq!(bins(r#"{"plan": "pro", "plan": "basic"}"#), [0, 3]);
     assert_eq!(bins(r#"{"doors": 1e400, "plan": true}"#), [2, 3]);
     assert_eq!(bins(r#"{"pl\u0061n": "pro"}"#), [1, 3]);
+}
+
+#[test]
+fn a_column_without_values_is_left_out_with_a_warning() {
+    let columns = [("a", ColumnType::Number), ("b", ColumnType::Number)];
+    let (reference, warnings) = build(&columns, &[&[Cell::Missing, Cell::Number(1.0)]], &[]).unwrap();
+    assert_eq!(reference.features().len(), 1);
+    assert!(warnings.contains(&Warning::NoValues { feature: "a".to_owned() }));
 }
