@@ -24,7 +24,7 @@ use std::time::Duration;
 use leeway_topology::ids::{Offset, Partition, Timestamp};
 
 pub mod kafka;
-pub mod memory;
+
 pub mod partitioner;
 
 /// A partition of a topic.
@@ -39,7 +39,10 @@ pub struct TopicPartition {
 impl TopicPartition {
     /// The partition `partition` of `topic`.
     pub fn new(topic: impl Into<Arc<str>>, partition: Partition) -> Self {
-        Self { topic: topic.into(), partition }
+        Self {
+            topic: topic.into(),
+            partition,
+        }
     }
 }
 
@@ -413,7 +416,12 @@ pub trait Broker: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// When the topic is not there or the broker does not answer.
-    fn group_positions(&self, group: &str, topic: &str, timeout: Duration) -> Result<Vec<(TopicPartition, Option<CommittedOffset>, LogRange)>, BrokerError>;
+    fn group_positions(
+        &self,
+        group: &str,
+        topic: &str,
+        timeout: Duration,
+    ) -> Result<Vec<(TopicPartition, Option<CommittedOffset>, LogRange)>, BrokerError>;
 }
 
 /// An idempotent producer.

@@ -1,0 +1,289 @@
+//! One stream thread's client: its consumer, its producer's thread, its questions, its restores.
+
+use std::collections::VecDeque;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use leeway_topology::ids::Offset;
+use rdkafka::consumer::Consumer;
+use tracing::{debug, warn};
+
+use super::consumer::{QueueEvent, QueuedConsumer, Rebalanced};
+use super::requests::{Request, Requests};
+use super::signal::Signal;
+use super::transactions::{Command, Transactions};
+use super::{KafkaBroker, bounded, ffi};
+use crate::broker::{BrokerError, ClientEvent, ClientSettings, EpochCommit, FetchedRecord, GroupMetadata, StreamClient, TopicPartition};
+
+/// See the module. Fields are dropped in order: what holds a consumer goes before it.
+pub struct KafkaClient {
+    commands: Option<Sender<Command>>,
+    requests: Option<Sender<Request>>,
+    answers: Receiver<ClientEvent>,
+    pending: VecDeque<ClientEvent>,
+    threads: Vec<JoinHandle<()>>,
+    restore: QueuedConsumer,
+    input: QueuedConsumer,
+    signal: Arc<Signal>,
+    down: bool,
+}
+
+impl KafkaClient {
+    pub(super) fn new(broker: &KafkaBroker, settings: &ClientSettings) -> Result<Self, BrokerError> {
+        let signal = Arc::new(Signal::default());
+        let input = QueuedConsumer::new(&broker.group_consumer_config(settings), &signal)?;
+        let mut restore_config = broker.consumer_config(&format!("{}-restore", settings.application_id));
+        // The end of a partition is told by an empty fetch: do not let the broker hold it back.
+        restore_config
+            .set("client.id", format!("{}-restore", settings.client_id))
+            .set("enable.partition.eof", "true")
+            .set("fetch.wait.max.ms", "10");
+        let restore = QueuedConsumer::new(&restore_config, &signal)?;
+        let (events, answers) = channel();
+        let (commands, commanded) = channel();
+        let (requests, requested) = channel();
+        let mut producer_config = broker.producer_config();
+        producer_config
+            .set("client.id", format!("{}-producer", settings.client_id))
+            .set("transactional.id", &settings.transactional_id)
+            .set("transaction.timeout.ms", settings.transaction_timeout.as_millis().to_string())
+            .set("message.timeout.ms", settings.transaction_timeout.as_millis().to_string())
+            .set("message.max.bytes", settings.message_bytes_max.max(1_000_000).to_string());
+        for (name, value) in [("linger.ms", "5"), ("queue.buffering.max.messages", "500000")] {
+            if !broker.properties.contains_key(name) {
+                producer_config.set(name, value);
+            }
+        }
+        let transactions = Transactions {
+            config: producer_config,
+            timeout: settings.transaction_timeout,
+            hook: broker.hook.clone(),
+            events: events.clone(),
+            signal: signal.clone(),
+        };
+        let asker = Requests {
+            broker: broker.clone(),
+            consumer: input.consumer().clone(),
+            events,
+            signal: signal.clone(),
+        };
+        let threads = vec![
+            spawn("transactions", move || transactions.run(&commanded))?,
+            spawn("requests", move || asker.run(&requested))?,
+        ];
+        Ok(Self {
+            commands: Some(commands),
+            requests: Some(requests),
+            answers,
+            pending: VecDeque::new(),
+            threads,
+            restore,
+            input,
+            signal,
+            down: false,
+        })
+    }
+
+    fn command(&self, command: Command) {
+        if self.commands.as_ref().is_none_or(|commands| commands.send(command).is_err()) {
+            warn!("the transactions thread is gone");
+        }
+    }
+
+    fn request(&self, request: Request) {
+        if self.requests.as_ref().is_none_or(|requests| requests.send(request).is_err()) {
+            warn!("the requests thread is gone");
+        }
+    }
+
+    fn check(&mut self, result: Result<(), String>) {
+        if let Err(reason) = result {
+            self.pending.push_back(ClientEvent::Fatal { reason });
+        }
+    }
+
+    /// Tells of the connection once per change.
+    fn once(&mut self, event: ClientEvent) -> Option<ClientEvent> {
+        match event {
+            ClientEvent::Connection { down, .. } if down == self.down => None,
+            ClientEvent::Connection { down, .. } => {
+                self.down = down;
+                Some(event)
+            }
+            other => Some(other),
+        }
+    }
+}
+
+fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<JoinHandle<()>, BrokerError> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(run)
+        .map_err(|error| BrokerError::Unavailable(format!("cannot start a thread: {error}")))
+}
+
+impl StreamClient for KafkaClient {
+    fn next_event(&mut self) -> Option<ClientEvent> {
+        if let Some(event) = self.pending.pop_front() {
+            return Some(event);
+        }
+        if let Some(event) = self.input.serve().or_else(|| self.restore.serve())
+            && let Some(event) = self.once(event)
+        {
+            return Some(event);
+        }
+        match self.input.rebalanced() {
+            Some(Rebalanced::Assigned(partitions)) => return Some(ClientEvent::Assigned(partitions)),
+            Some(Rebalanced::Revoked(partitions)) => {
+                let lost = self.input.consumer().assignment_lost();
+                return Some(ClientEvent::Revoked { partitions, lost });
+            }
+            None => {}
+        }
+        let event = self.answers.try_recv().ok()?;
+        self.once(event).or_else(|| self.next_event())
+    }
+
+    fn wait(&mut self, timeout: Duration) {
+        self.signal.wait(timeout);
+    }
+
+    fn init_producer(&mut self) {
+        self.command(Command::Init);
+    }
+
+    fn subscribe(&mut self, topics: &[Arc<str>]) {
+        let topics: Vec<&str> = topics.iter().map(AsRef::as_ref).collect();
+        let result = self.input.consumer().subscribe(&topics).map_err(|error| format!("subscribing: {error}"));
+        self.check(result);
+    }
+
+    fn assign(&mut self, partitions: &[TopicPartition]) {
+        let result = self.input.assign(partitions);
+        self.check(result);
+    }
+
+    fn unassign(&mut self, partitions: &[TopicPartition]) {
+        if let Err(reason) = self.input.unassign(partitions) {
+            // A loss may have taken them already.
+            debug!(reason, "unassign");
+        }
+    }
+
+    fn start(&mut self, partition: &TopicPartition, offset: Offset) {
+        self.input.start(partition, offset);
+    }
+
+    fn poll(&mut self, partition: &TopicPartition, max: usize, visit: &mut dyn FnMut(FetchedRecord<'_>) -> ControlFlow<()>) -> usize {
+        let (taken, event) = self.input.poll(partition, max, visit);
+        if let Some(QueueEvent::Failed(reason)) = event {
+            self.pending.push_back(ClientEvent::PartitionError {
+                partition: partition.clone(),
+                reason,
+            });
+        }
+        if taken > 0 && self.down {
+            self.down = false;
+            self.pending.push_back(ClientEvent::Connection {
+                down: false,
+                reason: String::new(),
+            });
+        }
+        taken
+    }
+
+    fn high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
+        ffi::high_watermark(self.input.consumer().client(), &partition.topic, partition.partition.0).map(Offset)
+    }
+
+    fn group_metadata(&mut self) -> GroupMetadata {
+        // Two calls, since rdkafka hides what is in its own: asked until nothing changed in between.
+        loop {
+            let before = ffi::member(self.input.consumer().client());
+            let token = self.input.consumer().group_metadata();
+            let after = ffi::member(self.input.consumer().client());
+            if before == after {
+                let (member_id, generation) = after;
+                return match token {
+                    Some(token) => GroupMetadata {
+                        member_id,
+                        generation,
+                        token: Arc::new(token),
+                    },
+                    None => GroupMetadata {
+                        member_id: String::new(),
+                        generation: -1,
+                        token: Arc::new(()),
+                    },
+                };
+            }
+        }
+    }
+
+    fn assignment_lost(&self) -> bool {
+        self.input.consumer().assignment_lost()
+    }
+
+    fn commit(&mut self, epoch: EpochCommit) {
+        self.command(Command::Commit(epoch));
+    }
+
+    fn fetch_committed(&mut self, partitions: &[TopicPartition]) {
+        self.request(Request::Committed(partitions.to_vec()));
+    }
+
+    fn fetch_log_range(&mut self, partition: &TopicPartition) {
+        self.request(Request::Range(partition.clone()));
+    }
+
+    fn start_restore(&mut self, partition: &TopicPartition, offset: Offset) {
+        let result = self.restore.assign(std::slice::from_ref(partition));
+        self.check(result);
+        self.restore.start(partition, offset);
+    }
+
+    fn poll_restore(&mut self, max: usize, visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>)) -> usize {
+        let partitions: Vec<_> = self.restore.partitions().cloned().collect();
+        let mut taken = 0;
+        for partition in partitions {
+            let (records, event) = self.restore.poll(&partition, max.saturating_sub(taken), &mut |record| {
+                visit(&partition, record);
+                ControlFlow::Continue(())
+            });
+            taken += records;
+            match event {
+                Some(QueueEvent::End) => self.pending.push_back(ClientEvent::RestoreEnd(partition)),
+                Some(QueueEvent::Failed(reason)) => self.pending.push_back(ClientEvent::PartitionError { partition, reason }),
+                None => {}
+            }
+        }
+        taken
+    }
+
+    fn stop_restore(&mut self, partition: &TopicPartition) {
+        if self.restore.partitions().any(|restoring| restoring == partition)
+            && let Err(reason) = self.restore.unassign(std::slice::from_ref(partition))
+        {
+            debug!(reason, "stop restore");
+        }
+    }
+
+    fn close(&mut self, timeout: Duration) {
+        self.commands = None;
+        self.requests = None;
+        self.input.close();
+        self.restore.close();
+        let deadline = Instant::now() + bounded(timeout);
+        for thread in self.threads.drain(..) {
+            while !thread.is_finished() && Instant::now() < deadline {
+                self.signal.wait(Duration::from_millis(5));
+            }
+            if thread.is_finished() && thread.join().is_err() {
+                warn!("a thread of the client panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! Apache Kafka behind the broker port, by rdkafka: the only place that names it.
+//!
+//! ```text
+//! stream thread --> KafkaClient --poll--> consumer: one queue per assigned partition; restore consumer the same way
+//!                        |--transactions thread--> transactional producer (its calls block)
+//!                        \--requests thread------> committed offsets, log ranges (they block too)
+//! ```
+//!
+//! Invariants: every consumer has `auto.offset.reset=error`; rebalance events are queued out of the callback and answered by `assign` and
+//! `unassign` only; what a partition's queue gives was fetched after its `start`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::BaseConsumer;
+
+use super::{BrokerError, ClientSettings};
+
+mod admin;
+mod client;
+mod consumer;
+mod errors;
+mod ffi;
+mod producer;
+mod requests;
+mod signal;
+mod transactions;
+
+pub use client::KafkaClient;
+pub use producer::KafkaProducer;
+
+/// Steps of a transaction at which a test may stop the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransactionStep {
+    /// The transaction is begun.
+    Begun,
+    /// Every record is acknowledged.
+    Produced,
+    /// The offsets are part of it.
+    OffsetsSent,
+    /// It is committed on the broker.
+    Committed,
+}
+
+/// A test's hook.
+type Hook = Arc<dyn Fn(TransactionStep) + Send + Sync>;
+
+/// An Apache Kafka cluster.
+#[derive(Clone)]
+pub struct KafkaBroker {
+    properties: Arc<BTreeMap<String, String>>,
+    /// Asks for high watermarks: the answer follows the client's isolation level, so it takes a client that reads uncommitted.
+    uncommitted: Arc<OnceLock<BaseConsumer>>,
+    hook: Option<Hook>,
+}
+
+/// Properties that would break exactly-once or belong to Leeway, with the reason.
+const REFUSED: [(&str, &str); 20] = [
+    ("bootstrap.servers", "it has a key of its own, kafka.bootstrap_servers"),
+    ("metadata.broker.list", "it has a key of its own, kafka.bootstrap_servers"),
+    ("group.id", "the consumer group is the application id"),
+    ("group.protocol", "only the classic protocol keeps the promise here"),
+    ("group.instance.id", "static membership is not available"),
+    ("client.id", "it names instance and thread"),
+    ("enable.auto.commit", "offsets are committed in the transaction only"),
+    ("enable.auto.offset.store", "offsets are committed in the transaction only"),
+    (
+        "auto.offset.reset",
+        "positions are explicit: a quiet reset would lose or repeat records; see monitor.start",
+    ),
+    ("isolation.level", "uncommitted records would be counted"),
+    ("transactional.id", "it is derived from the application id and the state directory"),
+    ("transaction.timeout.ms", "it has a key of its own, transaction_timeout_ms"),
+    ("enable.idempotence", "transactions need it"),
+    ("acks", "transactions need acks=all"),
+    ("request.required.acks", "transactions need acks=all"),
+    ("max.in.flight.requests.per.connection", "idempotence sets it"),
+    ("partition.assignment.strategy", "rebalances are cooperative-sticky"),
+    ("enable.partition.eof", "restores depend on it"),
+    ("allow.auto.create.topics", "a misspelt topic would be created instead of reported"),
+    ("message.max.bytes", "it follows the input topic's max.message.bytes"),
+];
+
+/// Why a librdkafka property may not be set, if it may not.
+#[must_use]
+pub fn refused_property(name: &str) -> Option<&'static str> {
+    REFUSED.iter().find(|(refused, _)| *refused == name).map(|(_, reason)| *reason)
+}
+
+impl KafkaBroker {
+    /// A cluster, by its bootstrap servers and any librdkafka properties.
+    ///
+    /// # Errors
+    /// When librdkafka does not take a property or its value.
+    pub fn new(bootstrap_servers: &str, properties: &BTreeMap<String, String>) -> Result<Self, BrokerError> {
+        let mut properties = properties.clone();
+        properties.insert("bootstrap.servers".to_owned(), bootstrap_servers.to_owned());
+        let broker = Self {
+            properties: Arc::new(properties),
+            uncommitted: Arc::default(),
+            hook: None,
+        };
+        // Sees every wrong property at once, before anything waits for a broker.
+        broker
+            .config()
+            .create_native_config()
+            .map_err(|error| BrokerError::Refused(errors::text(&error)))?;
+        Ok(broker)
+    }
+
+    /// The same cluster, with a test's hook in each transaction.
+    #[must_use]
+    pub fn with_hook(self, hook: impl Fn(TransactionStep) + Send + Sync + 'static) -> Self {
+        Self {
+            hook: Some(Arc::new(hook)),
+            ..self
+        }
+    }
+
+    fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        for (name, value) in self.properties.iter() {
+            config.set(name, value);
+        }
+        config.set("allow.auto.create.topics", "false").set_log_level(RDKafkaLogLevel::Warning);
+        config
+    }
+
+    /// A consumer's settings, whatever it is for.
+    fn consumer_config(&self, group: &str) -> ClientConfig {
+        let mut config = self.config();
+        config
+            .set("group.id", group)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("auto.offset.reset", "error")
+            .set("isolation.level", "read_committed");
+        config
+    }
+
+    fn producer_config(&self) -> ClientConfig {
+        let mut config = self.config();
+        if !self.properties.contains_key("compression.type") && !self.properties.contains_key("compression.codec") {
+            config.set("compression.type", "lz4");
+        }
+        config.set("enable.idempotence", "true");
+        config
+    }
+
+    fn group_consumer_config(&self, settings: &ClientSettings) -> ClientConfig {
+        let mut config = self.consumer_config(&settings.application_id);
+        config
+            .set("client.id", &settings.client_id)
+            .set("partition.assignment.strategy", "cooperative-sticky");
+        // Bounds what one thread holds of records that it has not looked at yet.
+        for (name, value) in [("queued.max.messages.kbytes", "32768"), ("fetch.wait.max.ms", "100")] {
+            if !self.properties.contains_key(name) {
+                config.set(name, value);
+            }
+        }
+        config
+    }
+
+    /// The client that reads uncommitted.
+    fn uncommitted(&self) -> Result<&BaseConsumer, BrokerError> {
+        if let Some(client) = self.uncommitted.get() {
+            return Ok(client);
+        }
+        let mut config = self.config();
+        config.set("isolation.level", "read_uncommitted");
+        let client = config.create().map_err(|error| BrokerError::Refused(errors::text(&error)))?;
+        Ok(self.uncommitted.get_or_init(|| client))
+    }
+}
+
+/// A timeout that is never infinite.
+fn bounded(timeout: Duration) -> Duration {
+    timeout.max(Duration::from_millis(1))
+}

@@ -1,0 +1,119 @@
+//! Questions that block, on a thread of their own: committed offsets and log ranges.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender};
+use std::time::Duration;
+
+use leeway_topology::ids::Offset;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
+use rdkafka::error::KafkaError;
+use rdkafka::{Offset as Position, TopicPartitionList};
+use tracing::{debug, warn};
+
+use super::consumer::{Context, list};
+use super::signal::Signal;
+use super::{KafkaBroker, errors};
+use crate::broker::{BrokerError, ClientEvent, CommittedOffset, LogRange, TopicPartition};
+
+/// One try of a question.
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Between two tries.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// A question.
+pub(super) enum Request {
+    Committed(Vec<TopicPartition>),
+    Range(TopicPartition),
+}
+
+/// The thread's state. It holds the group's consumer, so it must end before that is dropped.
+pub(super) struct Requests {
+    pub(super) broker: KafkaBroker,
+    pub(super) consumer: Arc<BaseConsumer<Context>>,
+    pub(super) events: Sender<ClientEvent>,
+    pub(super) signal: Arc<Signal>,
+}
+
+impl Requests {
+    /// Answers until the sender is gone. A question is asked until there is an answer.
+    pub(super) fn run(self, requests: &Receiver<Request>) {
+        while let Ok(request) = requests.recv() {
+            let mut warned = false;
+            let event = loop {
+                let answer = match &request {
+                    Request::Committed(partitions) => committed(&*self.consumer, partitions, TIMEOUT).map(ClientEvent::CommittedOffsets),
+                    Request::Range(partition) => {
+                        range(&self.broker, &*self.consumer, partition, TIMEOUT).map(|range| ClientEvent::LogRange(partition.clone(), range))
+                    }
+                };
+                match answer {
+                    Ok(event) => break event,
+                    Err(BrokerError::Refused(reason)) => break ClientEvent::Fatal { reason },
+                    Err(error) => {
+                        if !warned {
+                            debug!(%error, "asking again");
+                            warned = true;
+                        }
+                        std::thread::sleep(RETRY_PAUSE);
+                        if Arc::strong_count(&self.consumer) == 1 {
+                            return;
+                        }
+                    }
+                }
+            };
+            if self.events.send(event).is_err() {
+                return;
+            }
+            self.signal.set();
+        }
+    }
+}
+
+/// The group's stable offsets: a read-committed client waits for open transactions.
+pub(super) fn committed<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    partitions: &[TopicPartition],
+    timeout: Duration,
+) -> Result<Vec<(TopicPartition, Option<CommittedOffset>)>, BrokerError> {
+    let error = |error: KafkaError| errors::broker_error(&error);
+    let found: TopicPartitionList = consumer.committed_offsets(list(partitions), timeout).map_err(error)?;
+    let mut answers = Vec::new();
+    for partition in partitions {
+        let element = found
+            .find_partition(&partition.topic, partition.partition.0)
+            .ok_or_else(|| BrokerError::Unavailable(format!("no answer about {partition}")))?;
+        element.error().map_err(error)?;
+        let committed = match element.offset() {
+            Position::Offset(offset) => Some(CommittedOffset {
+                offset: Offset(offset),
+                metadata: element.metadata().to_owned(),
+            }),
+            _ => None,
+        };
+        answers.push((partition.clone(), committed));
+    }
+    Ok(answers)
+}
+
+/// Start and last stable offset by a read-committed client, the high watermark by one that reads uncommitted; that one last, so that it is never
+/// behind the stable one.
+pub(super) fn range<C: ConsumerContext>(
+    broker: &KafkaBroker,
+    consumer: &BaseConsumer<C>,
+    partition: &TopicPartition,
+    timeout: Duration,
+) -> Result<LogRange, BrokerError> {
+    let TopicPartition { topic, partition } = partition;
+    let error = |error: KafkaError| errors::broker_error(&error);
+    let (start, last_stable) = consumer.fetch_watermarks(topic, partition.0, timeout).map_err(error)?;
+    let (_, high_watermark) = broker.uncommitted()?.fetch_watermarks(topic, partition.0, timeout).map_err(error)?;
+    if high_watermark < last_stable {
+        warn!(topic = %topic, partition = partition.0, high_watermark, last_stable, "the log's end went backwards");
+    }
+    Ok(LogRange {
+        start: Offset(start),
+        high_watermark: Offset(high_watermark),
+        last_stable: Offset(last_stable),
+    })
+}

@@ -1,0 +1,313 @@
+//! The transactional producer, on a thread of its own: its calls block.
+//!
+//! One command is one transaction: begin, produce, wait for every acknowledgement, send the offsets, commit. Before the commit is asked for, an
+//! error is answered by an abort; from there on the outcome is unknown, whatever the error says (librdkafka may report a failure of what the
+//! broker did).
+
+use std::collections::BTreeMap;
+use std::sync::mpsc::{Receiver, Sender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use leeway_topology::ids::{Offset, Partition};
+use rdkafka::client::ClientContext;
+use rdkafka::config::ClientConfig;
+use rdkafka::consumer::ConsumerGroupMetadata;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::{Header as NativeHeader, Message, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer, ProducerContext, PurgeConfig};
+use rdkafka::{Offset as Position, TopicPartitionList};
+use tracing::{debug, warn};
+
+use super::errors::{self, Reaction};
+use super::signal::Signal;
+use super::{Hook, TransactionStep};
+use crate::broker::{AbortCause, ClientEvent, CommitOutcome, EpochCommit, OutRecord, TopicPartition};
+
+/// Commits come one at a time, so these bound retries, not throughput.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long one `init_transactions` may take before it is tried again.
+const INIT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What the transactions thread is asked for.
+pub(super) enum Command {
+    /// A producer, anew if there is one.
+    Init,
+    /// One transaction.
+    Commit(EpochCommit),
+}
+
+/// What the deliveries of the current transaction came to.
+#[derive(Default)]
+struct Deliveries {
+    /// The offset after the last record; `None` once a report had no offset.
+    ends: BTreeMap<TopicPartition, Option<Offset>>,
+    failure: Option<KafkaError>,
+}
+
+#[derive(Default)]
+pub(super) struct ProducerSide {
+    deliveries: Mutex<Deliveries>,
+}
+
+impl ClientContext for ProducerSide {
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(%error, reason, "producer");
+    }
+}
+
+impl ProducerContext for ProducerSide {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let mut deliveries = self.deliveries.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(message) => {
+                let partition = TopicPartition::new(message.topic(), Partition(message.partition()));
+                let next = (message.offset() >= 0).then(|| Offset(message.offset() + 1));
+                let end = deliveries.ends.entry(partition).or_insert(next);
+                *end = end.zip(next).map(|(end, next)| end.max(next));
+            }
+            Err((error, _)) => {
+                deliveries.failure.get_or_insert(error.clone());
+            }
+        }
+    }
+}
+
+/// The thread's state.
+pub(super) struct Transactions {
+    pub(super) config: ClientConfig,
+    pub(super) timeout: Duration,
+    pub(super) hook: Option<Hook>,
+    pub(super) events: Sender<ClientEvent>,
+    pub(super) signal: Arc<Signal>,
+}
+
+impl Transactions {
+    /// Serves commands until their sender is gone.
+    pub(super) fn run(self, commands: &Receiver<Command>) {
+        let mut producer: Option<BaseProducer<ProducerSide>> = None;
+        while let Ok(command) = commands.recv() {
+            let event = match command {
+                Command::Init => {
+                    // The old one first: two producers of one id would fence each other.
+                    drop(producer.take());
+                    match self.init(commands) {
+                        Some(Ok(made)) => {
+                            producer = Some(made);
+                            ClientEvent::ProducerReady
+                        }
+                        Some(Err(reason)) => ClientEvent::ProducerFailed { reason },
+                        None => return,
+                    }
+                }
+                Command::Commit(epoch) => {
+                    let number = epoch.epoch;
+                    let outcome = match &producer {
+                        Some(producer) => self.commit(producer, epoch),
+                        None => CommitOutcome::Unknown {
+                            reason: "there is no producer".to_owned(),
+                        },
+                    };
+                    ClientEvent::CommitFinished { epoch: number, outcome }
+                }
+            };
+            if self.tell(event).is_err() {
+                return;
+            }
+        }
+    }
+
+    fn tell(&self, event: ClientEvent) -> Result<(), ()> {
+        self.events.send(event).map_err(|_| ())?;
+        self.signal.set();
+        Ok(())
+    }
+
+    /// Tries until it works or never can. `None`: nobody waits for it any more.
+    fn init(&self, commands: &Receiver<Command>) -> Option<Result<BaseProducer<ProducerSide>, String>> {
+        let mut down = false;
+        loop {
+            let producer: BaseProducer<ProducerSide> = match self.config.create_with_context(ProducerSide::default()) {
+                Ok(producer) => producer,
+                Err(error) => return Some(Err(errors::text(&error))),
+            };
+            match producer.init_transactions(INIT_TIMEOUT) {
+                Ok(()) => {
+                    if down {
+                        self.tell(ClientEvent::Connection {
+                            down: false,
+                            reason: String::new(),
+                        })
+                        .ok()?;
+                    }
+                    return Some(Ok(producer));
+                }
+                Err(error) => match errors::reaction(&error) {
+                    Reaction::Fatal => {
+                        return Some(Err(format!(
+                            "no transactional producer: {}; Kafka 3.6 or later is needed, and WRITE on the transactional id",
+                            errors::text(&error)
+                        )));
+                    }
+                    _ => {
+                        if !down {
+                            self.tell(ClientEvent::Connection {
+                                down: true,
+                                reason: errors::text(&error),
+                            })
+                            .ok()?;
+                            down = true;
+                        }
+                        std::thread::sleep(RETRY_PAUSE);
+                        if matches!(commands.try_recv(), Err(std::sync::mpsc::TryRecvError::Disconnected)) {
+                            return None;
+                        }
+                    }
+                },
+            }
+        }
+    }
+
+    fn step(&self, step: TransactionStep) {
+        if let Some(hook) = &self.hook {
+            hook(step);
+        }
+    }
+
+    fn commit(&self, producer: &BaseProducer<ProducerSide>, epoch: EpochCommit) -> CommitOutcome {
+        let deadline = Instant::now() + self.timeout;
+        *producer.context().deliveries.lock().unwrap_or_else(PoisonError::into_inner) = Deliveries::default();
+        if let Err(error) = self.prepare(producer, &epoch, deadline) {
+            return self.failed(producer, &error);
+        }
+        loop {
+            match producer.commit_transaction(deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE)) {
+                Ok(()) => break,
+                // The same commit may be asked for again; whether the broker did it is librdkafka's to find out.
+                Err(KafkaError::Transaction(error)) if error.is_retriable() && !error.is_fatal() && Instant::now() < deadline => {
+                    debug!(error = %error.string(), "commit again");
+                }
+                Err(error) => {
+                    return CommitOutcome::Unknown {
+                        reason: format!("committing: {}", errors::text(&error)),
+                    };
+                }
+            }
+        }
+        self.step(TransactionStep::Committed);
+        let ends = std::mem::take(&mut producer.context().deliveries.lock().unwrap_or_else(PoisonError::into_inner).ends);
+        CommitOutcome::Committed {
+            ends: ends.into_iter().filter_map(|(partition, end)| Some((partition, end?))).collect(),
+        }
+    }
+
+    /// Everything before the commit is asked for.
+    fn prepare(&self, producer: &BaseProducer<ProducerSide>, epoch: &EpochCommit, deadline: Instant) -> Result<(), KafkaError> {
+        producer.begin_transaction()?;
+        self.step(TransactionStep::Begun);
+        for record in &epoch.records {
+            send(producer, record, deadline)?;
+        }
+        // `commit_transaction` would wait in slices of 100 ms while messages are in flight.
+        while producer.in_flight_count() > 0 {
+            producer.poll(Duration::from_millis(1));
+            if let Some(error) = &producer.context().deliveries.lock().unwrap_or_else(PoisonError::into_inner).failure {
+                return Err(error.clone());
+            }
+            if Instant::now() >= deadline {
+                return Err(KafkaError::MessageProduction(Code::MessageTimedOut));
+            }
+        }
+        if let Some(error) = &producer.context().deliveries.lock().unwrap_or_else(PoisonError::into_inner).failure {
+            return Err(error.clone());
+        }
+        self.step(TransactionStep::Produced);
+        let mut offsets = TopicPartitionList::new();
+        for (partition, committed) in &epoch.offsets {
+            let mut element = offsets.add_partition(&partition.topic, partition.partition.0);
+            element.set_offset(Position::Offset(committed.offset.0))?;
+            element.set_metadata(&committed.metadata);
+        }
+        let Some(group) = epoch.group.token.downcast_ref::<ConsumerGroupMetadata>() else {
+            return Err(KafkaError::Canceled);
+        };
+        loop {
+            match producer.send_offsets_to_transaction(&offsets, group, deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE)) {
+                Ok(()) => break,
+                Err(error) if errors::reaction(&error) == Reaction::Retry && Instant::now() < deadline => std::thread::sleep(RETRY_PAUSE),
+                Err(error) => return Err(error),
+            }
+        }
+        self.step(TransactionStep::OffsetsSent);
+        Ok(())
+    }
+
+    /// After an error before the commit was asked for: abort, if that still helps.
+    fn failed(&self, producer: &BaseProducer<ProducerSide>, error: &KafkaError) -> CommitOutcome {
+        let reason = errors::text(error);
+        let cause = match errors::reaction(error) {
+            Reaction::Fenced => return CommitOutcome::Fenced { reason },
+            Reaction::Fatal => return CommitOutcome::Fatal { reason },
+            Reaction::Unknown => return CommitOutcome::Unknown { reason },
+            Reaction::Abort(cause) => cause,
+            Reaction::Retry => AbortCause::Unavailable,
+        };
+        // An abort with messages in flight times out and leaves the producer stuck: let them go first.
+        producer.purge(PurgeConfig::default().queue().inflight());
+        let deadline = Instant::now() + self.timeout;
+        while producer.in_flight_count() > 0 && Instant::now() < deadline {
+            producer.poll(Duration::from_millis(1));
+        }
+        loop {
+            match producer.abort_transaction(deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE)) {
+                Ok(()) => return CommitOutcome::Aborted { reason, cause },
+                Err(KafkaError::Transaction(again)) if again.is_retriable() && !again.is_fatal() && Instant::now() < deadline => {
+                    debug!(error = %again.string(), "abort again");
+                }
+                Err(abort) => {
+                    warn!(%reason, error = %errors::text(&abort), "the abort failed too");
+                    return match errors::reaction(&abort) {
+                        Reaction::Fenced => CommitOutcome::Fenced { reason },
+                        _ => CommitOutcome::Unknown {
+                            reason: format!("{reason}; aborting: {}", errors::text(&abort)),
+                        },
+                    };
+                }
+            }
+        }
+    }
+}
+
+/// Queues a record; a full queue is polled, not failed.
+pub(super) fn send<C: ProducerContext<DeliveryOpaque = ()>>(
+    producer: &BaseProducer<C>,
+    record: &OutRecord,
+    deadline: Instant,
+) -> Result<(), KafkaError> {
+    loop {
+        let mut out = BaseRecord::<[u8], [u8]>::to(&record.topic).partition(record.partition.0);
+        if let Some(key) = &record.key {
+            out = out.key(key);
+        }
+        if let Some(value) = &record.value {
+            out = out.payload(value);
+        }
+        if let Some(timestamp) = record.timestamp {
+            out = out.timestamp(timestamp.0);
+        }
+        if !record.headers.is_empty() {
+            let headers = OwnedHeaders::new_with_capacity(record.headers.len());
+            out = out.headers(record.headers.iter().fold(headers, |headers, (key, value)| {
+                headers.insert(NativeHeader { key, value: value.as_ref() })
+            }));
+        }
+        match producer.send(out) {
+            Ok(()) => return Ok(()),
+            Err((KafkaError::MessageProduction(Code::QueueFull), _)) if Instant::now() < deadline => producer.poll(Duration::from_millis(1)),
+            Err((error, _)) => return Err(error),
+        }
+    }
+}
