@@ -31,7 +31,9 @@ impl EpochTag {
     /// The tag of one life of one thread.
     #[must_use]
     pub fn new(process_id: &str, thread: usize, incarnation: u32) -> Self {
-        Self { writer: format!("{METADATA_PREFIX} {process_id}-{thread}-{incarnation:08x}") }
+        Self {
+            writer: format!("{METADATA_PREFIX} {process_id}-{thread}-{incarnation:08x}"),
+        }
     }
 
     /// The metadata string of epoch `number`.
@@ -116,7 +118,10 @@ mod tests {
     use super::*;
 
     fn at(offset: i64, tag: &EpochTag, epoch: u64) -> CommittedOffset {
-        CommittedOffset { offset: Offset(offset), metadata: tag.metadata(epoch) }
+        CommittedOffset {
+            offset: Offset(offset),
+            metadata: tag.metadata(epoch),
+        }
     }
 
     #[test]
@@ -125,7 +130,11 @@ mod tests {
         let (before, ours) = (at(10, &mine, 1), at(20, &mine, 2));
         assert_eq!(judge(Some(&ours), Some(&before), &ours), Verdict::Committed);
         assert_eq!(judge(Some(&before), Some(&before), &ours), Verdict::Aborted);
-        assert_eq!(judge(Some(&at(20, &other, 2)), Some(&before), &ours), Verdict::Foreign, "same offset, another writer");
+        assert_eq!(
+            judge(Some(&at(20, &other, 2)), Some(&before), &ours),
+            Verdict::Foreign,
+            "same offset, another writer"
+        );
         assert_eq!(judge(None, None, &ours), Verdict::Aborted, "the first epoch of a group");
         assert_eq!(judge(None, Some(&before), &ours), Verdict::Foreign);
     }

@@ -3,4 +3,17 @@
 //! `docs/architecture.md` has the picture; start reading at [`stream_thread`].
 
 pub mod broker;
+pub mod changelog;
+pub mod cli;
+pub mod config;
+pub mod epoch;
+pub mod http;
+pub mod reference_topic;
+pub mod run;
+pub mod runtime;
+pub mod source;
 pub mod state;
+pub mod stream_thread;
+pub mod task;
+pub mod telemetry;
+pub mod topics;

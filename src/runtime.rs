@@ -61,8 +61,6 @@ pub struct Settings {
     pub transaction_timeout: Duration,
     /// What to watch.
     pub monitors: Vec<Arc<Monitor>>,
-    /// Where partitions without committed offset begin.
-    pub start: Start,
     /// A test's hook.
     pub fail_point: Option<Arc<dyn Fn(FailPoint) + Send + Sync>>,
 }
@@ -116,11 +114,24 @@ pub fn plan<B: Broker>(broker: &B, application_id: &str, monitors: &[Arc<Monitor
         let mut events = BTreeMap::new();
         for monitor in &monitors {
             let facts = topics::output(broker, &monitor.events_topic, largest, &[("cleanup.policy", "delete".to_owned())])?;
-            events.insert(monitor.name.clone(), EventSink { topic: monitor.events_topic.clone(), partitions: facts.partitions });
+            events.insert(
+                monitor.name.clone(),
+                EventSink {
+                    topic: monitor.events_topic.clone(),
+                    partitions: facts.partitions,
+                },
+            );
         }
-        let Some(dead_letter_topic) = monitors.first().map(|monitor| monitor.dead_letter_topic.clone()) else { continue };
+        let Some(dead_letter_topic) = monitors.first().map(|monitor| monitor.dead_letter_topic.clone()) else {
+            continue;
+        };
         let bytes = ("max.message.bytes", input.message_bytes_max.to_string());
-        let dead_letters = topics::output(broker, &dead_letter_topic, input.partitions, &[("cleanup.policy", "delete".to_owned()), bytes])?;
+        let dead_letters = topics::output(
+            broker,
+            &dead_letter_topic,
+            input.partitions,
+            &[("cleanup.policy", "delete".to_owned()), bytes],
+        )?;
         let store = store_name(&topic);
         let changelog = changelog_topic(application_id, &store);
         let facts = topics::changelog(broker, &changelog, input.partitions, input.message_bytes_max)?;
@@ -142,7 +153,11 @@ pub fn plan<B: Broker>(broker: &B, application_id: &str, monitors: &[Arc<Monitor
         sub_topologies.insert(topic, Arc::new(sub_topology));
     }
     let partitions = inputs.values().map(|facts| facts.partitions).sum();
-    Ok(Plan { sub_topologies, partitions, message_bytes_max })
+    Ok(Plan {
+        sub_topologies,
+        partitions,
+        message_bytes_max,
+    })
 }
 
 /// A running stream processor.
@@ -217,7 +232,9 @@ impl Runtime {
     /// # Errors
     /// What made it stop, if nobody asked it to.
     pub fn join(self) -> Result<(), RuntimeError> {
-        self.supervisor.join().unwrap_or_else(|_| Err(RuntimeError::Fatal("the supervisor panicked: this is a fault of Leeway".to_owned())))
+        self.supervisor
+            .join()
+            .unwrap_or_else(|_| Err(RuntimeError::Fatal("the supervisor panicked: this is a fault of Leeway".to_owned())))
     }
 }
 
@@ -255,7 +272,9 @@ impl<B: Broker> Supervisor<B> {
         let handle = std::thread::Builder::new()
             .name(name)
             .spawn(move || {
-                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run_thread(thread, &stopping, |is_ready| publish_readiness(&ready, &health, number, is_ready))));
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+                    run_thread(thread, &stopping, |is_ready| publish_readiness(&ready, &health, number, is_ready))
+                }));
                 publish_readiness(&ready, &health, number, false);
                 let result = result.unwrap_or_else(|_| Err(ThreadError::Failed("the thread panicked: this is a fault of Leeway".to_owned())));
                 // The supervisor outlives its threads; if it is gone, so is everybody who would care.
@@ -292,7 +311,11 @@ impl<B: Broker> Supervisor<B> {
                     replacements.push(Instant::now());
                     if replacements.len() > REPLACEMENTS_MAX {
                         self.stopping.store(true, Ordering::Release);
-                        result = result.and(Err(RuntimeError::Fatal(format!("{} threads failed within {} s, the last with: {reason}", replacements.len(), REPLACEMENTS_WITHIN.as_secs()))));
+                        result = result.and(Err(RuntimeError::Fatal(format!(
+                            "{} threads failed within {} s, the last with: {reason}",
+                            replacements.len(),
+                            REPLACEMENTS_WITHIN.as_secs()
+                        ))));
                         continue;
                     }
                     let backoff = Duration::from_millis(200 << replacements.len().min(6));
@@ -312,7 +335,14 @@ fn publish_readiness(ready: &Mutex<BTreeMap<usize, bool>>, health: &Health, numb
     let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
     if ready.insert(number, is_ready) != Some(is_ready) {
         let waiting = ready.values().filter(|is_ready| !**is_ready).count();
-        health.set_ready(waiting == 0, if waiting == 0 { "assigned and restored" } else { "waiting for assignment or restore" });
+        health.set_ready(
+            waiting == 0,
+            if waiting == 0 {
+                "assigned and restored"
+            } else {
+                "waiting for assignment or restore"
+            },
+        );
     }
 }
 
@@ -332,7 +362,10 @@ fn run_thread<C: crate::broker::StreamClient>(mut thread: StreamThread<C>, stopp
             Err(error) => break Err(error),
         }
         if stop_deadline.is_some_and(|deadline| Instant::now() >= deadline) {
-            warn!("the last epoch's outcome did not come within {} s; it is settled at the next start", STOP_TIMEOUT.as_secs());
+            warn!(
+                "the last epoch's outcome did not come within {} s; it is settled at the next start",
+                STOP_TIMEOUT.as_secs()
+            );
             break Ok(());
         }
         let is_ready = thread.is_ready();
@@ -349,6 +382,11 @@ fn run_thread<C: crate::broker::StreamClient>(mut thread: StreamThread<C>, stopp
 }
 
 fn now(origin: Instant) -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
-    Now { elapsed: origin.elapsed(), wall: Timestamp(wall) }
+    let wall = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| i64::try_from(since.as_millis()).unwrap_or(i64::MAX));
+    Now {
+        elapsed: origin.elapsed(),
+        wall: Timestamp(wall),
+    }
 }

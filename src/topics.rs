@@ -28,7 +28,9 @@ const MESSAGE_BYTES: usize = 1_048_588;
 #[derive(Debug, thiserror::Error)]
 pub enum TopicError {
     /// An input topic is not there.
-    #[error("topic {topic:?} of monitor {monitor:?} does not exist on this Kafka: create it, or name another one with `--topic` (key `monitor.topic`)")]
+    #[error(
+        "topic {topic:?} of monitor {monitor:?} does not exist on this Kafka: create it, or name another one with `--topic` (key `monitor.topic`)"
+    )]
     NoInput {
         /// The topic.
         topic: String,
@@ -62,7 +64,13 @@ impl TopicError {
     /// Whether waiting may help.
     #[must_use]
     pub fn is_unavailable(&self) -> bool {
-        matches!(self, Self::Broker { error: BrokerError::Unavailable(_), .. })
+        matches!(
+            self,
+            Self::Broker {
+                error: BrokerError::Unavailable(_),
+                ..
+            }
+        )
     }
 }
 
@@ -93,8 +101,13 @@ impl TopicFacts {
 /// # Errors
 /// When it is not there, or the broker does not answer.
 pub fn input<B: Broker>(broker: &B, topic: &str, monitor: &str) -> Result<TopicFacts, TopicError> {
-    let found = broker.describe_topic(topic, REQUEST_TIMEOUT).map_err(TopicError::broker(format!("looking for topic {topic:?}")))?;
-    let description = found.ok_or_else(|| TopicError::NoInput { topic: topic.to_owned(), monitor: monitor.to_owned() })?;
+    let found = broker
+        .describe_topic(topic, REQUEST_TIMEOUT)
+        .map_err(TopicError::broker(format!("looking for topic {topic:?}")))?;
+    let description = found.ok_or_else(|| TopicError::NoInput {
+        topic: topic.to_owned(),
+        monitor: monitor.to_owned(),
+    })?;
     Ok(TopicFacts::of(&description))
 }
 
@@ -121,12 +134,25 @@ pub fn changelog<B: Broker>(broker: &B, topic: &str, partitions: u32, message_by
     let (facts, description) = ensure(broker, topic, partitions, &config)?;
     check_compacted(topic, &description)?;
     if facts.partitions < partitions {
-        warn!(topic, from = facts.partitions, to = partitions, "the input has grown; extending the changelog");
-        broker.add_partitions(topic, partitions, REQUEST_TIMEOUT).map_err(TopicError::broker(format!("extending topic {topic:?}")))?;
+        warn!(
+            topic,
+            from = facts.partitions,
+            to = partitions,
+            "the input has grown; extending the changelog"
+        );
+        broker
+            .add_partitions(topic, partitions, REQUEST_TIMEOUT)
+            .map_err(TopicError::broker(format!("extending topic {topic:?}")))?;
     }
     if facts.partitions > partitions {
-        let fault = format!("has {} partitions, the input has {partitions}: the input was made anew; run `leeway reset`, or use a new application id", facts.partitions);
-        return Err(TopicError::Unfit { topic: topic.to_owned(), fault });
+        let fault = format!(
+            "has {} partitions, the input has {partitions}: the input was made anew; run `leeway reset`, or use a new application id",
+            facts.partitions
+        );
+        return Err(TopicError::Unfit {
+            topic: topic.to_owned(),
+            fault,
+        });
     }
     Ok(facts)
 }
@@ -139,8 +165,14 @@ pub fn references<B: Broker>(broker: &B, topic: &str) -> Result<(), TopicError> 
     let (facts, description) = ensure(broker, topic, 1, &[("cleanup.policy", "compact".to_owned())])?;
     check_compacted(topic, &description)?;
     if facts.partitions != 1 {
-        let fault = format!("has {} partitions, it must have 1, since later references replace earlier ones in order: delete it and publish again", facts.partitions);
-        return Err(TopicError::Unfit { topic: topic.to_owned(), fault });
+        let fault = format!(
+            "has {} partitions, it must have 1, since later references replace earlier ones in order: delete it and publish again",
+            facts.partitions
+        );
+        return Err(TopicError::Unfit {
+            topic: topic.to_owned(),
+            fault,
+        });
     }
     Ok(())
 }
@@ -159,15 +191,30 @@ fn check_compacted(topic: &str, description: &TopicDescription) -> Result<(), To
 }
 
 fn ensure<B: Broker>(broker: &B, topic: &str, partitions: u32, config: &[(&str, String)]) -> Result<(TopicFacts, TopicDescription), TopicError> {
-    let describe = || broker.describe_topic(topic, REQUEST_TIMEOUT).map_err(TopicError::broker(format!("looking for topic {topic:?}")));
+    let describe = || {
+        broker
+            .describe_topic(topic, REQUEST_TIMEOUT)
+            .map_err(TopicError::broker(format!("looking for topic {topic:?}")))
+    };
     if let Some(description) = describe()? {
         return Ok((TopicFacts::of(&description), description));
     }
     let config: BTreeMap<String, String> = config.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect();
-    let new = NewTopic { name: Arc::from(topic), partitions, replication_factor: None, config: config.clone() };
-    broker.create_topic(&new, REQUEST_TIMEOUT).map_err(TopicError::broker(format!("creating topic {topic:?}")))?;
+    let new = NewTopic {
+        name: Arc::from(topic),
+        partitions,
+        replication_factor: None,
+        config: config.clone(),
+    };
+    broker
+        .create_topic(&new, REQUEST_TIMEOUT)
+        .map_err(TopicError::broker(format!("creating topic {topic:?}")))?;
     info!(topic, partitions, "created topic");
     // What was asked for stands, even where the broker's metadata does not show the topic yet; another instance may have been first, though.
-    let description = describe()?.unwrap_or(TopicDescription { partitions, replication_factor: 0, config });
+    let description = describe()?.unwrap_or(TopicDescription {
+        partitions,
+        replication_factor: 0,
+        config,
+    });
     Ok((TopicFacts::of(&description), description))
 }

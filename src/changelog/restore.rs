@@ -26,14 +26,21 @@ pub enum RestorePlan {
 /// store older than half of that might keep what was deleted.
 #[must_use]
 pub fn plan_restore(checkpoint: Option<&Checkpoint>, range: LogRange, now: Timestamp, checkpoint_age_ms_max: i64) -> RestorePlan {
-    let Some(Checkpoint { changelog_offset, committed_at }) = checkpoint else {
+    let Some(Checkpoint {
+        changelog_offset,
+        committed_at,
+    }) = checkpoint
+    else {
         return RestorePlan::FromStart { because: None };
     };
     let age_ms = now.0.saturating_sub(committed_at.0);
     let because = if *changelog_offset < range.start {
         format!("checkpoint {changelog_offset} is before the changelog's start {}", range.start)
     } else if *changelog_offset > range.high_watermark {
-        format!("checkpoint {changelog_offset} is beyond the changelog's end {}: the topic was made anew", range.high_watermark)
+        format!(
+            "checkpoint {changelog_offset} is beyond the changelog's end {}: the topic was made anew",
+            range.high_watermark
+        )
     } else if age_ms > checkpoint_age_ms_max {
         format!("the checkpoint is {age_ms} ms old, tombstones are only sure to be there for {checkpoint_age_ms_max} ms")
     } else {
@@ -70,7 +77,16 @@ impl Restore {
                 range.start
             }
         };
-        Ok((Self { pending: Vec::new(), pending_bytes: 0, covered: 0, progress: None, records: 0 }, from))
+        Ok((
+            Self {
+                pending: Vec::new(),
+                pending_bytes: 0,
+                covered: 0,
+                progress: None,
+                records: 0,
+            },
+            from,
+        ))
     }
 
     /// Takes the next record of the changelog.
@@ -83,9 +99,16 @@ impl Restore {
         if key.first() == Some(&(KeyKind::Progress as u8))
             && let Some(bytes) = value
         {
-            let progress = Progress::from_bytes(bytes).map_err(|e| StoreError::Corrupted(format!("changelog offset {offset}: progress record: {e}")))?;
+            let progress =
+                Progress::from_bytes(bytes).map_err(|e| StoreError::Corrupted(format!("changelog offset {offset}: progress record: {e}")))?;
             self.covered = self.pending.len();
-            self.progress = Some((bytes.to_vec(), Checkpoint { changelog_offset: offset.next(), committed_at: progress.committed_at }));
+            self.progress = Some((
+                bytes.to_vec(),
+                Checkpoint {
+                    changelog_offset: offset.next(),
+                    committed_at: progress.committed_at,
+                },
+            ));
         } else {
             self.pending.push((key.to_vec(), value.map(<[u8]>::to_vec)));
         }
@@ -117,7 +140,11 @@ impl Restore {
             batch.put(lease, &checkpoint_key(), Some(&checkpoint.to_bytes()));
         }
         self.covered = 0;
-        self.pending_bytes = self.pending.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum();
+        self.pending_bytes = self
+            .pending
+            .iter()
+            .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len))
+            .sum();
         store.write(batch)
     }
 }
@@ -126,10 +153,17 @@ impl Restore {
 mod tests {
     use super::*;
 
-    const RANGE: LogRange = LogRange { start: Offset(900), high_watermark: Offset(2000), last_stable: Offset(2000) };
+    const RANGE: LogRange = LogRange {
+        start: Offset(900),
+        high_watermark: Offset(2000),
+        last_stable: Offset(2000),
+    };
 
     fn checkpoint(offset: i64, committed_at: i64) -> Checkpoint {
-        Checkpoint { changelog_offset: Offset(offset), committed_at: Timestamp(committed_at) }
+        Checkpoint {
+            changelog_offset: Offset(offset),
+            committed_at: Timestamp(committed_at),
+        }
     }
 
     fn reason(plan: RestorePlan) -> String {
@@ -152,7 +186,10 @@ mod tests {
 
     #[test]
     fn a_checkpoint_outside_the_log_is_not_continued_and_says_both_numbers() {
-        assert_eq!(reason(plan_restore(Some(&checkpoint(412, 0)), RANGE, Timestamp(0), 1_000)), "checkpoint 412 is before the changelog's start 900");
+        assert_eq!(
+            reason(plan_restore(Some(&checkpoint(412, 0)), RANGE, Timestamp(0), 1_000)),
+            "checkpoint 412 is before the changelog's start 900"
+        );
         assert!(reason(plan_restore(Some(&checkpoint(2001, 0)), RANGE, Timestamp(0), 1_000)).contains("beyond the changelog's end 2000"));
     }
 

@@ -41,7 +41,11 @@ pub struct Args {
 /// When the configuration is not valid, or standard output is closed.
 pub fn execute(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     let config = context.load_config(&args.config)?;
-    let monitors: Vec<Arc<_>> = config.monitors.iter().map(|monitor| monitor.to_monitor().map(Arc::new)).collect::<Result<_, _>>()?;
+    let monitors: Vec<Arc<_>> = config
+        .monitors
+        .iter()
+        .map(|monitor| monitor.to_monitor().map(Arc::new))
+        .collect::<Result<_, _>>()?;
     let topology = Topology::new(&config.application_id, &monitors);
     let text = match args.format {
         Format::Text => topology.describe(),

@@ -79,17 +79,38 @@ impl<C: StreamClient> StreamThread<C> {
             records.extend(puts.iter().map(|put| record(put.key.clone(), put.value.clone())));
             // Last: a restore takes what stands before it as whole.
             records.push(record(progress_key(), Some(progress.to_bytes())));
-            let ours = CommittedOffset { offset: running.next_offset, metadata: self.tag.metadata(open.number) };
+            let ours = CommittedOffset {
+                offset: running.next_offset,
+                metadata: self.tag.metadata(open.number),
+            };
             offsets.push((input.clone(), ours.clone()));
-            sealed.push(SealedTask { input: input.clone(), changelog: task.changelog.clone(), puts, progress, base: running.base, before, ours });
+            sealed.push(SealedTask {
+                input: input.clone(),
+                changelog: task.changelog.clone(),
+                puts,
+                progress,
+                base: running.base,
+                before,
+                ours,
+            });
         }
         if sealed.is_empty() {
             return;
         }
         self.fail_point(FailPoint::EpochSealed);
         debug!(thread = %self.name, epoch = open.number, tasks = sealed.len(), records = records.len(), "commit");
-        self.client.commit(EpochCommit { epoch: open.number, records, offsets, group: open.group });
-        self.producer = Producer::Committing(SealedEpoch { number: open.number, tasks: sealed, checks: open.checks, submitted: now.elapsed });
+        self.client.commit(EpochCommit {
+            epoch: open.number,
+            records,
+            offsets,
+            group: open.group,
+        });
+        self.producer = Producer::Committing(SealedEpoch {
+            number: open.number,
+            tasks: sealed,
+            checks: open.checks,
+            submitted: now.elapsed,
+        });
     }
 
     pub(super) fn on_commit_finished(&mut self, number: u64, outcome: CommitOutcome, now: Now) -> Result<(), ThreadError> {
@@ -150,7 +171,10 @@ impl<C: StreamClient> StreamThread<C> {
         }
         let CommitFailures { base, reason, times } = &self.commit_failures;
         if *times >= POISON_ATTEMPTS {
-            return Err(ThreadError::Fatal(format!("the epoch that begins at {} was refused {times} times: {reason}", text_of(base))));
+            return Err(ThreadError::Fatal(format!(
+                "the epoch that begins at {} was refused {times} times: {reason}",
+                text_of(base)
+            )));
         }
         Ok(())
     }
@@ -168,14 +192,23 @@ impl<C: StreamClient> StreamThread<C> {
             Producer::Starting { unsettled: Some(epoch) } => {
                 let inputs: Vec<_> = epoch.tasks.iter().map(|task| task.input.clone()).collect();
                 self.client.fetch_committed(&inputs);
-                self.producer = Producer::Judging(Judgement { epoch, found: BTreeMap::new() });
+                self.producer = Producer::Judging(Judgement {
+                    epoch,
+                    found: BTreeMap::new(),
+                });
             }
             Producer::Starting { unsettled: None } if !self.subscribed => {
                 let topics: Vec<_> = self.context.sub_topologies.keys().cloned().collect();
                 self.client.subscribe(&topics);
                 self.subscribed = true;
             }
-            other => self.producer = if matches!(other, Producer::Starting { .. }) { Producer::Ready } else { other },
+            other => {
+                self.producer = if matches!(other, Producer::Starting { .. }) {
+                    Producer::Ready
+                } else {
+                    other
+                }
+            }
         }
     }
 
@@ -200,7 +233,12 @@ impl<C: StreamClient> StreamThread<C> {
         let verdicts: BTreeMap<_, _> = epoch
             .tasks
             .iter()
-            .map(|task| (task.input.clone(), judge(found.get(&task.input).and_then(Option::as_ref), task.before.as_ref(), &task.ours)))
+            .map(|task| {
+                (
+                    task.input.clone(),
+                    judge(found.get(&task.input).and_then(Option::as_ref), task.before.as_ref(), &task.ours),
+                )
+            })
             .collect();
         info!(thread = %self.name, epoch = epoch.number, ?verdicts, "judged the epoch");
         let inputs: Vec<_> = self.tasks.keys().cloned().collect();
@@ -224,14 +262,24 @@ impl<C: StreamClient> StreamThread<C> {
     fn apply(&mut self, epoch: &SealedEpoch, ends: &BTreeMap<TopicPartition, Offset>, now: Now) -> Result<(), ThreadError> {
         let mut batch = Batch::new();
         for sealed in &epoch.tasks {
-            let Some(Task { lease: Some(lease), phase: Phase::Running(_), .. }) = self.tasks.get(&sealed.input) else { continue };
+            let Some(Task {
+                lease: Some(lease),
+                phase: Phase::Running(_),
+                ..
+            }) = self.tasks.get(&sealed.input)
+            else {
+                continue;
+            };
             for put in &sealed.puts {
                 batch.put(lease, &put.key, put.value.as_deref());
             }
             batch.put(lease, &progress_key(), Some(&sealed.progress.to_bytes()));
             // Without an offset from the delivery reports the old checkpoint stays true: it only makes a restore read a little more.
             if let Some(end) = ends.get(&sealed.changelog) {
-                let checkpoint = Checkpoint { changelog_offset: *end, committed_at: sealed.progress.committed_at };
+                let checkpoint = Checkpoint {
+                    changelog_offset: *end,
+                    committed_at: sealed.progress.committed_at,
+                };
                 batch.put(lease, &checkpoint_key(), Some(&checkpoint.to_bytes()));
             }
         }
@@ -242,7 +290,8 @@ impl<C: StreamClient> StreamThread<C> {
             {
                 task.committed = Some(sealed.ours.clone());
                 running.base = sealed.progress.next_offset;
-                task.metrics.publish(sealed.progress.next_offset, self.client.high_watermark(&sealed.input));
+                task.metrics
+                    .publish(sealed.progress.next_offset, self.client.high_watermark(&sealed.input));
             }
         }
         for event in &epoch.checks {
@@ -266,28 +315,45 @@ impl<C: StreamClient> StreamThread<C> {
     /// Drops the open epoch whole: memory is read again from the store, and the input from there.
     pub(super) fn drop_open_epoch(&mut self, now: Now) -> Result<(), ThreadError> {
         self.open = None;
-        let dirty = self.tasks.iter_mut().filter_map(|(input, task)| task.running().is_some_and(|running| running.dirty).then(|| input.clone())).collect();
+        let dirty = self
+            .tasks
+            .iter_mut()
+            .filter_map(|(input, task)| task.running().is_some_and(|running| running.dirty).then(|| input.clone()))
+            .collect();
         self.rewind(dirty, now)
     }
 
     /// Drops the memory of running tasks that went past what is committed, reads the store again, and the input from there on.
     pub(super) fn rewind(&mut self, inputs: Vec<TopicPartition>, now: Now) -> Result<(), ThreadError> {
-        let dirty: Vec<_> = self.tasks.iter_mut().filter_map(|(input, task)| task.running().is_some_and(|running| running.dirty).then(|| input.clone())).collect();
+        let dirty: Vec<_> = self
+            .tasks
+            .iter_mut()
+            .filter_map(|(input, task)| task.running().is_some_and(|running| running.dirty).then(|| input.clone()))
+            .collect();
         let mut again: Vec<_> = inputs.into_iter().chain(dirty).collect();
         again.sort();
         again.dedup();
         for input in again {
             let Some(task) = self.tasks.get_mut(&input) else { continue };
-            let (Phase::Running(running), Some(lease)) = (&task.phase, &task.lease) else { continue };
+            let (Phase::Running(running), Some(lease)) = (&task.phase, &task.lease) else {
+                continue;
+            };
             let base = running.base;
             let reopened = stored_progress(lease).map_err(|error| store_failure(&error)).and_then(|stored| {
                 let next = stored.map_or(base, |progress| progress.next_offset);
-                restore::open_processor(task, lease, &self.context).map(|processor| (processor, next)).map_err(|error| error.to_string())
+                restore::open_processor(task, lease, &self.context)
+                    .map(|processor| (processor, next))
+                    .map_err(|error| error.to_string())
             });
             match reopened {
                 Ok((processor, next_offset)) if next_offset == base => {
                     let dirty = task.committed.as_ref().map(|committed| committed.offset) != Some(base);
-                    task.phase = Phase::Running(Box::new(Running { processor, next_offset, dirty, base }));
+                    task.phase = Phase::Running(Box::new(Running {
+                        processor,
+                        next_offset,
+                        dirty,
+                        base,
+                    }));
                     self.client.start(&input, next_offset);
                 }
                 Ok((_, next_offset)) => {

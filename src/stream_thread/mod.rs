@@ -276,5 +276,9 @@ fn store_failure(error: &StoreError) -> String {
 
 /// The offset from which a task goes on after its memory was dropped.
 fn text_of(offsets: &[(TopicPartition, Offset)]) -> String {
-    offsets.iter().map(|(partition, offset)| format!("{partition}@{offset}")).collect::<Vec<_>>().join(", ")
+    offsets
+        .iter()
+        .map(|(partition, offset)| format!("{partition}@{offset}"))
+        .collect::<Vec<_>>()
+        .join(", ")
 }

@@ -26,20 +26,42 @@ impl<C: StreamClient> StreamThread<C> {
             return Ok(false);
         }
         let mut taken = 0;
-        let Self { client, tasks, open: Some(epoch), epoch_bytes_max, context, .. } = self else { return Ok(false) };
+        let Self {
+            client,
+            tasks,
+            open: Some(epoch),
+            epoch_bytes_max,
+            context,
+            ..
+        } = self
+        else {
+            return Ok(false);
+        };
         for (input, task) in tasks.iter_mut() {
             if epoch.bytes >= *epoch_bytes_max {
                 break;
             }
             let mut events = Vec::new();
             let mut backwards = None;
-            let Task { phase: crate::task::Phase::Running(running), sub_topology, metrics, .. } = task else { continue };
+            let Task {
+                phase: crate::task::Phase::Running(running),
+                sub_topology,
+                metrics,
+                ..
+            } = task
+            else {
+                continue;
+            };
             taken += client.poll(input, RECORDS_PER_POLL, &mut |record| {
                 if record.offset < running.next_offset {
                     backwards = Some((record.offset, running.next_offset));
                     return ControlFlow::Break(());
                 }
-                let disposition = running.processor.process(&InputRecord { offset: record.offset, timestamp: record.timestamp, value: record.value });
+                let disposition = running.processor.process(&InputRecord {
+                    offset: record.offset,
+                    timestamp: record.timestamp,
+                    value: record.value,
+                });
                 running.next_offset = record.offset.next();
                 running.dirty = true;
                 metrics.consumed += 1;
@@ -61,10 +83,16 @@ impl<C: StreamClient> StreamThread<C> {
                         epoch.push(sub_topology.dead_letters.dead_letter(input, &record, &rejected));
                     }
                 }
-                if epoch.bytes >= *epoch_bytes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+                if epoch.bytes >= *epoch_bytes_max {
+                    ControlFlow::Break(())
+                } else {
+                    ControlFlow::Continue(())
+                }
             });
             if let Some((found, expected)) = backwards {
-                return Err(ThreadError::Fatal(format!("{input}: offset {found} was given after {expected} was next: the client went backwards")));
+                return Err(ThreadError::Fatal(format!(
+                    "{input}: offset {found} was given after {expected} was next: the client went backwards"
+                )));
             }
         }
         Ok(taken > 0)
@@ -93,7 +121,14 @@ impl<C: StreamClient> StreamThread<C> {
                 epoch.opened = now.elapsed;
             }
             None => {
-                self.open = Some(OpenEpoch { number: self.next_epoch, group, records: Vec::new(), checks: Vec::new(), bytes: 0, opened: now.elapsed });
+                self.open = Some(OpenEpoch {
+                    number: self.next_epoch,
+                    group,
+                    records: Vec::new(),
+                    checks: Vec::new(),
+                    bytes: 0,
+                    opened: now.elapsed,
+                });
                 self.next_epoch += 1;
             }
         }

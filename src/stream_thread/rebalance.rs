@@ -33,10 +33,13 @@ impl<C: StreamClient> StreamThread<C> {
         self.client.assign(partitions);
         for partition in partitions {
             let Some(sub_topology) = self.context.sub_topologies.get(&partition.topic) else {
-                return Err(ThreadError::Fatal(format!("the group assigned {partition}, which no monitor reads: another program uses this group id")));
+                return Err(ThreadError::Fatal(format!(
+                    "the group assigned {partition}, which no monitor reads: another program uses this group id"
+                )));
             };
             let metrics = self.context.metrics.task(&partition.topic, partition.partition);
-            self.tasks.insert(partition.clone(), Task::new(sub_topology.clone(), partition.partition, metrics));
+            self.tasks
+                .insert(partition.clone(), Task::new(sub_topology.clone(), partition.partition, metrics));
         }
         if !partitions.is_empty() {
             info!(thread = %self.name, added = partitions.len(), tasks = self.tasks.len(), "partitions assigned");
@@ -58,7 +61,12 @@ impl<C: StreamClient> StreamThread<C> {
         }
         match &mut self.revoking {
             Some(revoking) => revoking.partitions.extend(partitions),
-            None => self.revoking = Some(Revoking { partitions, deadline: now.elapsed + REVOCATION_TIMEOUT }),
+            None => {
+                self.revoking = Some(Revoking {
+                    partitions,
+                    deadline: now.elapsed + REVOCATION_TIMEOUT,
+                })
+            }
         }
         Ok(())
     }
@@ -79,7 +87,9 @@ impl<C: StreamClient> StreamThread<C> {
 
     /// Drops lost partitions. The open epoch goes as a whole if one of them is in it; the others' input is read again.
     pub(super) fn lose(&mut self, partitions: &[TopicPartition], now: Now) -> Result<(), ThreadError> {
-        let in_open_epoch = partitions.iter().any(|p| self.tasks.get_mut(p).and_then(Task::running).is_some_and(|running| running.dirty));
+        let in_open_epoch = partitions
+            .iter()
+            .any(|p| self.tasks.get_mut(p).and_then(Task::running).is_some_and(|running| running.dirty));
         self.remove(partitions);
         if in_open_epoch {
             self.drop_open_epoch(now)?;

@@ -39,8 +39,12 @@ impl<C: StreamClient> StreamThread<C> {
         let Self { client, tasks, context, .. } = self;
         let mut failed: Option<(TopicPartition, StoreError)> = None;
         let taken = client.poll_restore(RECORDS_PER_POLL, &mut |changelog, record| {
-            let Some(task) = tasks.values_mut().find(|task| task.changelog == *changelog) else { return };
-            let (Phase::Restoring { restore, .. }, Some(lease)) = (&mut task.phase, &task.lease) else { return };
+            let Some(task) = tasks.values_mut().find(|task| task.changelog == *changelog) else {
+                return;
+            };
+            let (Phase::Restoring { restore, .. }, Some(lease)) = (&mut task.phase, &task.lease) else {
+                return;
+            };
             task.metrics.restored += 1;
             if failed.is_none()
                 && let Some(key) = record.key
@@ -56,7 +60,9 @@ impl<C: StreamClient> StreamThread<C> {
     }
 
     fn restore_failed(&mut self, changelog: &TopicPartition, error: &StoreError, now: Now) -> Result<(), ThreadError> {
-        let Some(task) = self.tasks.values_mut().find(|task| task.changelog == *changelog) else { return Ok(()) };
+        let Some(task) = self.tasks.values_mut().find(|task| task.changelog == *changelog) else {
+            return Ok(());
+        };
         self.client.stop_restore(changelog);
         match error {
             StoreError::Unavailable(_) => {
@@ -69,7 +75,10 @@ impl<C: StreamClient> StreamThread<C> {
     }
 
     pub(super) fn on_task_committed_offset(&mut self, partition: &TopicPartition, committed: Option<CommittedOffset>) {
-        if let Some(Task { phase: Phase::Created(creating), .. }) = self.tasks.get_mut(partition)
+        if let Some(Task {
+            phase: Phase::Created(creating),
+            ..
+        }) = self.tasks.get_mut(partition)
             && creating.asked_committed
         {
             creating.committed = Some(committed);
@@ -89,11 +98,18 @@ impl<C: StreamClient> StreamThread<C> {
     }
 
     pub(super) fn on_restore_end(&mut self, changelog: &TopicPartition, now: Now) -> Result<(), ThreadError> {
-        let Some(task) = self.tasks.values_mut().find(|task| task.changelog == *changelog) else { return Ok(()) };
+        let Some(task) = self.tasks.values_mut().find(|task| task.changelog == *changelog) else {
+            return Ok(());
+        };
         if !matches!(task.phase, Phase::Restoring { .. }) {
             return Ok(());
         }
-        let Phase::Restoring { restore, input, changelog: changelog_range, started } = std::mem::replace(&mut task.phase, Phase::Created(Default::default()))
+        let Phase::Restoring {
+            restore,
+            input,
+            changelog: changelog_range,
+            started,
+        } = std::mem::replace(&mut task.phase, Phase::Created(Default::default()))
         else {
             return Ok(());
         };
@@ -143,7 +159,9 @@ enum Doubt {
 
 /// The self-check, and the processor over the restored state.
 fn run(task: &mut Task, input: LogRange, changelog: LogRange, context: &ThreadContext) -> Result<Running, Doubt> {
-    let Some(lease) = &task.lease else { return Err(Doubt::Stop("restored without a lease".to_owned())) };
+    let Some(lease) = &task.lease else {
+        return Err(Doubt::Stop("restored without a lease".to_owned()));
+    };
     let stored = stored_progress(lease).map_err(Doubt::Store)?;
     let changelog_unused = changelog.high_watermark.0 == 0;
     let position = check_position(stored.as_ref(), task.committed.as_ref(), input, task.sub_topology.start, changelog_unused)
@@ -172,11 +190,22 @@ fn run(task: &mut Task, input: LogRange, changelog: LogRange, context: &ThreadCo
     })?;
     processor.verify().map_err(|error| Doubt::Corrupted(error.to_string()))?;
     let dirty = task.committed.as_ref().map(|committed| committed.offset) != Some(next) || stored.is_none();
-    Ok(Running { processor, next_offset: next, dirty, base: next })
+    Ok(Running {
+        processor,
+        next_offset: next,
+        dirty,
+        base: next,
+    })
 }
 
 pub(super) fn open_processor(task: &Task, lease: &TaskLease, context: &ThreadContext) -> Result<DriftProcessor, StateError> {
-    DriftProcessor::open(&context.application_id, task.id.partition, &task.sub_topology.monitors, context.references.as_ref(), lease)
+    DriftProcessor::open(
+        &context.application_id,
+        task.id.partition,
+        &task.sub_topology.monitors,
+        context.references.as_ref(),
+        lease,
+    )
 }
 
 /// One look at a created task: asks for what it lacks, and begins its restore when nothing is lacking.
@@ -204,13 +233,18 @@ fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadCon
         client.fetch_log_range(&task.input);
         client.fetch_log_range(&task.changelog);
     }
-    let (Some(input), Some(changelog), Some(target)) = (creating.input, creating.changelog, creating.stable_target) else { return Ok(()) };
+    let (Some(input), Some(changelog), Some(target)) = (creating.input, creating.changelog, creating.stable_target) else {
+        return Ok(());
+    };
     if changelog.last_stable < target {
         if now.elapsed >= creating.asked_again_at + STABLE_POLL {
             creating.asked_again_at = now.elapsed;
             client.fetch_log_range(&task.changelog);
         }
-        if creating.waiting_since.is_some_and(|since| now.elapsed >= since + context.hung_transaction_after) {
+        if creating
+            .waiting_since
+            .is_some_and(|since| now.elapsed >= since + context.hung_transaction_after)
+        {
             creating.waiting_since = Some(now.elapsed);
             warn!(task = %task.id, changelog = %task.changelog, last_stable = %changelog.last_stable, %target,
                 "an open transaction holds the changelog back longer than its time-out allows; `kafka-transactions.sh find-hanging` shows it");
@@ -218,7 +252,10 @@ fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadCon
         return Ok(());
     }
     let begin = |lease: &TaskLease| {
-        let checkpoint = lease.get(&checkpoint_key())?.and_then(|bytes| Checkpoint::from_bytes(&bytes).ok()).filter(|_| !creating.from_start);
+        let checkpoint = lease
+            .get(&checkpoint_key())?
+            .and_then(|bytes| Checkpoint::from_bytes(&bytes).ok())
+            .filter(|_| !creating.from_start);
         let plan = plan_restore(checkpoint.as_ref(), changelog, now.wall, task.sub_topology.checkpoint_age_ms_max);
         if let RestorePlan::FromStart { because: Some(because) } = &plan {
             context.metrics.restored_from_start();
@@ -230,7 +267,12 @@ fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadCon
         Ok((restore, from)) => {
             task.committed = committed.clone();
             client.start_restore(&task.changelog, from);
-            task.phase = Phase::Restoring { restore, input, changelog, started: now.elapsed };
+            task.phase = Phase::Restoring {
+                restore,
+                input,
+                changelog,
+                started: now.elapsed,
+            };
         }
         Err(error @ StoreError::Unavailable(_)) => {
             warn!(task = %task.id, %error, "the state store does not accept writes; trying again");

@@ -33,13 +33,30 @@ impl DeadLetterSink {
         let whole = length(record.key) + length(record.value) + header_bytes(&headers) + header_bytes(&cause) + RECORD_OVERHEAD_BYTES;
         if whole <= self.message_bytes_max {
             headers.extend(cause);
-            return OutRecord { topic: self.topic.clone(), partition, key, value: record.value.map(<[u8]>::to_vec), headers, timestamp: None };
+            return OutRecord {
+                topic: self.topic.clone(),
+                partition,
+                key,
+                value: record.value.map(<[u8]>::to_vec),
+                headers,
+                timestamp: None,
+            };
         }
         let mut headers = cause;
         headers.push(text("leeway.dead_letter.value_bytes", &length(record.value).to_string()));
-        headers.push(text("leeway.dead_letter.reason", &format!("{whole} bytes with headers; {} takes {}", self.topic, self.message_bytes_max)));
+        headers.push(text(
+            "leeway.dead_letter.reason",
+            &format!("{whole} bytes with headers; {} takes {}", self.topic, self.message_bytes_max),
+        ));
         let key = key.filter(|key| key.len() + header_bytes(&headers) + RECORD_OVERHEAD_BYTES <= self.message_bytes_max);
-        OutRecord { topic: self.topic.clone(), partition, key, value: None, headers, timestamp: None }
+        OutRecord {
+            topic: self.topic.clone(),
+            partition,
+            key,
+            value: None,
+            headers,
+            timestamp: None,
+        }
     }
 }
 
@@ -48,7 +65,10 @@ fn length(bytes: Option<&[u8]>) -> usize {
 }
 
 fn header_bytes(headers: &[Header]) -> usize {
-    headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len) + 10).sum()
+    headers
+        .iter()
+        .map(|(name, value)| name.len() + value.as_ref().map_or(0, Vec::len) + 10)
+        .sum()
 }
 
 fn text(name: &str, value: &str) -> Header {
@@ -64,7 +84,11 @@ fn error_headers(input: &TopicPartition, record: &FetchedRecord<'_>, rejected: &
         text("__streams.errors.offset", &record.offset.to_string()),
     ];
     // The dead letter itself carries the time of writing: brokers refuse timestamps of the future and soon delete old ones.
-    headers.extend(record.timestamp.map(|timestamp| text("leeway.dead_letter.timestamp_ms", &timestamp.to_string())));
+    headers.extend(
+        record
+            .timestamp
+            .map(|timestamp| text("leeway.dead_letter.timestamp_ms", &timestamp.to_string())),
+    );
     headers
 }
 
@@ -82,18 +106,31 @@ mod tests {
     }
 
     fn record(value: &[u8]) -> FetchedRecord<'_> {
-        FetchedRecord { offset: Offset(7), timestamp: Some(Timestamp(5)), key: Some(b"k"), value: Some(value), headers: &NoHeaders }
+        FetchedRecord {
+            offset: Offset(7),
+            timestamp: Some(Timestamp(5)),
+            key: Some(b"k"),
+            value: Some(value),
+            headers: &NoHeaders,
+        }
     }
 
     fn sink(message_bytes_max: usize) -> DeadLetterSink {
-        DeadLetterSink { topic: "drift-data-dlq".into(), partitions: 2, message_bytes_max }
+        DeadLetterSink {
+            topic: "drift-data-dlq".into(),
+            partitions: 2,
+            message_bytes_max,
+        }
     }
 
     #[test]
     fn a_dead_letter_is_the_record_as_it_came_with_the_cause_in_headers() {
         let input = TopicPartition::new("drift-data", Partition(3));
         let letter = sink(1 << 20).dead_letter(&input, &record(b"[1]"), &Rejected::Empty);
-        assert_eq!((letter.partition, letter.key.as_deref(), letter.value.as_deref()), (Partition(1), Some(&b"k"[..]), Some(&b"[1]"[..])));
+        assert_eq!(
+            (letter.partition, letter.key.as_deref(), letter.value.as_deref()),
+            (Partition(1), Some(&b"k"[..]), Some(&b"[1]"[..]))
+        );
         let names: Vec<_> = letter.headers.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(names[..3], ["trace", "__streams.errors.exception", "__streams.errors.message"]);
         assert!(letter.headers.contains(&text("__streams.errors.offset", "7")));
@@ -102,11 +139,21 @@ mod tests {
     #[test]
     fn a_dead_letter_is_stamped_with_the_time_of_writing_and_names_the_records_own() {
         let input = TopicPartition::new("drift-data", Partition(0));
-        let future = FetchedRecord { timestamp: Some(Timestamp(i64::MAX)), ..record(b"[1]") };
+        let future = FetchedRecord {
+            timestamp: Some(Timestamp(i64::MAX)),
+            ..record(b"[1]")
+        };
         let letter = sink(1 << 20).dead_letter(&input, &future, &Rejected::Empty);
         assert_eq!(letter.timestamp, None);
         assert!(letter.headers.contains(&text("leeway.dead_letter.timestamp_ms", &i64::MAX.to_string())));
-        let stampless = sink(1 << 20).dead_letter(&input, &FetchedRecord { timestamp: None, ..record(b"[1]") }, &Rejected::Empty);
+        let stampless = sink(1 << 20).dead_letter(
+            &input,
+            &FetchedRecord {
+                timestamp: None,
+                ..record(b"[1]")
+            },
+            &Rejected::Empty,
+        );
         assert!(stampless.headers.iter().all(|(name, _)| name != "leeway.dead_letter.timestamp_ms"));
     }
 
@@ -116,6 +163,10 @@ mod tests {
         let value = vec![b'x'; 5000];
         let letter = sink(4096).dead_letter(&input, &record(&value), &Rejected::Empty);
         assert_eq!((letter.key.as_deref(), letter.value), (Some(&b"k"[..]), None));
-        assert!(letter.headers.contains(&text("leeway.dead_letter.value_bytes", "5000")), "{:?}", letter.headers);
+        assert!(
+            letter.headers.contains(&text("leeway.dead_letter.value_bytes", "5000")),
+            "{:?}",
+            letter.headers
+        );
     }
 }

@@ -104,7 +104,12 @@ pub(crate) enum Phase {
     /// Collects what a restore needs. `until`: not before (after a failure of the store).
     Created(Creating),
     /// Reads its changelog.
-    Restoring { restore: Restore, input: LogRange, changelog: LogRange, started: Duration },
+    Restoring {
+        restore: Restore,
+        input: LogRange,
+        changelog: LogRange,
+        started: Duration,
+    },
     /// Processes records.
     Running(Box<Running>),
 }
@@ -139,7 +144,10 @@ pub(crate) struct Running {
 impl Task {
     pub(crate) fn new(sub_topology: Arc<SubTopology>, partition: Partition, metrics: TaskMetrics) -> Self {
         Self {
-            id: TaskId { sub_topology: sub_topology.index, partition },
+            id: TaskId {
+                sub_topology: sub_topology.index,
+                partition,
+            },
             input: TopicPartition::new(sub_topology.topic.clone(), partition),
             changelog: TopicPartition::new(sub_topology.changelog.clone(), partition),
             sub_topology,
@@ -153,12 +161,19 @@ impl Task {
 
     /// The task's keys in the store.
     pub(crate) fn range(&self) -> TaskRange {
-        TaskRange { store: self.sub_topology.store.clone(), partition: self.id.partition }
+        TaskRange {
+            store: self.sub_topology.store.clone(),
+            partition: self.id.partition,
+        }
     }
 
     /// Drops the memory; the task begins again with its restore, not before `not_before`. The lease stays.
     pub(crate) fn suspend(&mut self, not_before: Duration, from_start: bool) {
-        self.phase = Phase::Created(Creating { not_before, from_start, ..Creating::default() });
+        self.phase = Phase::Created(Creating {
+            not_before,
+            from_start,
+            ..Creating::default()
+        });
     }
 
     pub(crate) fn running(&mut self) -> Option<&mut Running> {

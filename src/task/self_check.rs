@@ -76,7 +76,10 @@ pub fn check_position(
         })),
         (Some(progress), None) => Ok(Position::Resumed(progress.next_offset)),
         (Some(progress), Some(group)) if progress.next_offset == group.offset => Ok(Position::Committed(group.offset)),
-        (Some(progress), Some(group)) => Err(StateFault::Disagree { stored: progress.next_offset, committed: group.offset }),
+        (Some(progress), Some(group)) => Err(StateFault::Disagree {
+            stored: progress.next_offset,
+            committed: group.offset,
+        }),
         (None, Some(group)) if changelog_unused && !crate::epoch::EpochTag::is_ours(&group.metadata) => Ok(Position::Adopted(group.offset)),
         (None, Some(group)) => Err(StateFault::StateLost { committed: group.offset }),
     }
@@ -87,14 +90,27 @@ mod tests {
     use super::*;
     use leeway_topology::ids::Timestamp;
 
-    const INPUT: LogRange = LogRange { start: Offset(10), high_watermark: Offset(90), last_stable: Offset(80) };
+    const INPUT: LogRange = LogRange {
+        start: Offset(10),
+        high_watermark: Offset(90),
+        last_stable: Offset(80),
+    };
 
     fn progress(next: i64) -> Progress {
-        Progress { next_offset: Offset(next), record_number: 5, stream_time: None, epoch: 1, committed_at: Timestamp(0) }
+        Progress {
+            next_offset: Offset(next),
+            record_number: 5,
+            stream_time: None,
+            epoch: 1,
+            committed_at: Timestamp(0),
+        }
     }
 
     fn committed(offset: i64, metadata: &str) -> CommittedOffset {
-        CommittedOffset { offset: Offset(offset), metadata: metadata.to_owned() }
+        CommittedOffset {
+            offset: Offset(offset),
+            metadata: metadata.to_owned(),
+        }
     }
 
     #[test]
@@ -105,20 +121,35 @@ mod tests {
 
     #[test]
     fn an_expired_group_offset_is_replaced_by_the_states() {
-        assert_eq!(check_position(Some(&progress(40)), None, INPUT, Start::Latest, false), Ok(Position::Resumed(Offset(40))));
+        assert_eq!(
+            check_position(Some(&progress(40)), None, INPUT, Start::Latest, false),
+            Ok(Position::Resumed(Offset(40)))
+        );
     }
 
     #[test]
     fn state_and_group_that_disagree_are_a_fault_with_both_numbers() {
         let fault = check_position(Some(&progress(40)), Some(&committed(41, "")), INPUT, Start::Earliest, false);
-        assert_eq!(fault.map_err(|f| f.to_string()), Err("the restored state's next input offset is 40, the group's committed offset is 41".to_owned()));
+        assert_eq!(
+            fault.map_err(|f| f.to_string()),
+            Err("the restored state's next input offset is 40, the group's committed offset is 41".to_owned())
+        );
     }
 
     #[test]
     fn a_lost_changelog_is_a_fault_but_another_consumers_offset_is_taken_over() {
-        assert_eq!(check_position(None, Some(&committed(41, "")), INPUT, Start::Earliest, true), Ok(Position::Adopted(Offset(41))));
-        assert_eq!(check_position(None, Some(&committed(41, "")), INPUT, Start::Earliest, false), Err(StateFault::StateLost { committed: Offset(41) }));
+        assert_eq!(
+            check_position(None, Some(&committed(41, "")), INPUT, Start::Earliest, true),
+            Ok(Position::Adopted(Offset(41)))
+        );
+        assert_eq!(
+            check_position(None, Some(&committed(41, "")), INPUT, Start::Earliest, false),
+            Err(StateFault::StateLost { committed: Offset(41) })
+        );
         let ours = committed(41, &crate::epoch::EpochTag::new("abc", 0, 1).metadata(7));
-        assert_eq!(check_position(None, Some(&ours), INPUT, Start::Earliest, true), Err(StateFault::StateLost { committed: Offset(41) }));
+        assert_eq!(
+            check_position(None, Some(&ours), INPUT, Start::Earliest, true),
+            Err(StateFault::StateLost { committed: Offset(41) })
+        );
     }
 }

@@ -1,0 +1,284 @@
+//! `leeway reference`: makes references and looks at them.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use clap::Subcommand;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use leeway_topology::binning::Binning;
+use leeway_topology::processor::References as _;
+use leeway_topology::reference::{FeatureReference, Reference};
+
+use super::Context;
+use crate::broker::kafka::KafkaBroker;
+use crate::config::ConfigFlags;
+use crate::reference_topic::{self, Published};
+use crate::source::{self, BuildOptions, Format};
+
+/// Arguments of `leeway reference`.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Makes a reference of a CSV or JSON-lines file
+    #[command(after_help = "Examples:
+  leeway reference build --input train.csv --output reference.json
+  leeway reference build --input train.jsonl --output reference.json --feature age=edges:18,30,50 --feature plan=categorical")]
+    Build(BuildArgs),
+    /// Makes a reference the current one of its monitor, for running workers and those to come
+    #[command(after_help = "Examples:
+  leeway reference publish reference.json --bootstrap-servers kafka:9092")]
+    Publish(PublishArgs),
+    /// Shows the bins of a reference: of a file, or the published one
+    #[command(after_help = "Examples:
+  leeway reference show reference.json
+  leeway reference show --monitor fraud --format json")]
+    Show(ShowArgs),
+    /// Lists the published references
+    List(ListArgs),
+}
+
+#[derive(Debug, clap::Args)]
+struct BuildArgs {
+    /// The training data: .csv or .jsonl
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where the reference goes
+    #[arg(long, value_name = "FILE")]
+    output: PathBuf,
+    /// The input's format, if its name does not say
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    /// Bins of a numeric feature, where --binning does not say
+    #[arg(long, default_value_t = leeway_topology::binning::DEFAULT_BINS)]
+    bins: usize,
+    /// How features are binned: auto, quantile, uniform, discrete or categorical
+    #[arg(long, default_value = "auto")]
+    binning: String,
+    /// Whose reference it is
+    #[arg(long, default_value = "default")]
+    monitor: String,
+    /// Binning of one feature: NAME=quantile:20, uniform:10, edges:0.5,1,2, discrete, categorical
+    #[arg(long = "feature", value_name = "NAME=BINNING", value_parser = feature)]
+    features: Vec<(String, Binning)>,
+    /// Categories with a bin of their own
+    #[arg(long, default_value_t = 50)]
+    max_categories: usize,
+}
+
+#[derive(Debug, clap::Args)]
+struct PublishArgs {
+    /// A reference file
+    file: PathBuf,
+    /// Publish it for this monitor instead of the file's
+    #[arg(long)]
+    monitor: Option<String>,
+    #[command(flatten)]
+    config: ConfigFlags,
+}
+
+#[derive(Debug, clap::Args)]
+struct ShowArgs {
+    /// A reference file; left out: the published one
+    file: Option<PathBuf>,
+    /// Whose published reference
+    #[arg(long, default_value = "default")]
+    monitor: String,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: ShowFormat,
+    #[command(flatten)]
+    config: ConfigFlags,
+}
+
+#[derive(Debug, clap::Args)]
+struct ListArgs {
+    #[command(flatten)]
+    config: ConfigFlags,
+}
+
+/// How to print a reference.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum ShowFormat {
+    /// A table per feature.
+    #[default]
+    Table,
+    /// The document.
+    Json,
+}
+
+fn feature(text: &str) -> Result<(String, Binning), String> {
+    let (name, binning) = text.split_once('=').ok_or("expected NAME=BINNING, as in age=quantile:20")?;
+    if name.is_empty() {
+        return Err("the feature's name is missing".to_owned());
+    }
+    Ok((
+        name.to_owned(),
+        binning
+            .parse()
+            .map_err(|error: leeway_topology::binning::InvalidBinning| error.to_string())?,
+    ))
+}
+
+/// Runs the subcommand.
+///
+/// # Errors
+/// When a file or the published references cannot be read or written.
+pub fn execute(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let mut out = std::io::stdout().lock();
+    match args.command {
+        Command::Build(args) => build(&args, &mut out)?,
+        Command::Publish(args) => {
+            let config = context.load_config(&args.config)?;
+            let broker = KafkaBroker::new(&config.kafka.bootstrap_servers, &config.kafka.properties)?;
+            let mut reference = read(&args.file)?;
+            if let Some(monitor) = &args.monitor {
+                reference = reference.with_monitor(monitor);
+            }
+            let what = match reference_topic::publish(&broker, &config.application_id, &reference)? {
+                Published::New => "is now the current reference",
+                Published::Current => "is the current reference already",
+            };
+            writeln!(out, "version {} {what} of monitor {}", reference.version(), reference.monitor())?;
+        }
+        Command::Show(args) => {
+            let reference = match &args.file {
+                Some(file) => read(file)?,
+                None => {
+                    let config = context.load_config(&args.config)?;
+                    let broker = KafkaBroker::new(&config.kafka.bootstrap_servers, &config.kafka.properties)?;
+                    let references = reference_topic::load(&broker, &config.application_id)?;
+                    let current = references.published.current(&args.monitor);
+                    let missing = || {
+                        format!(
+                            "monitor {:?} of application {:?} has no published reference",
+                            args.monitor, config.application_id
+                        )
+                    };
+                    (*current.with_context(missing)?).clone()
+                }
+            };
+            match args.format {
+                ShowFormat::Json => out.write_all(&reference.to_json())?,
+                ShowFormat::Table => show(&reference, &mut out)?,
+            }
+        }
+        Command::List(args) => {
+            let config = context.load_config(&args.config)?;
+            let broker = KafkaBroker::new(&config.kafka.bootstrap_servers, &config.kafka.properties)?;
+            let references = reference_topic::load(&broker, &config.application_id)?;
+            let mut table = Table::new();
+            table
+                .load_style(UTF8_HORIZONTAL_ONLY)
+                .set_header(["monitor", "version", "rows", "features", "current"]);
+            for (monitor, (current, versions)) in &references.listed {
+                for reference in versions {
+                    let mark = if current.as_deref() == Some(reference.version()) { "yes" } else { "" };
+                    table.add_row([
+                        monitor,
+                        reference.version(),
+                        &reference.rows().to_string(),
+                        &reference.features().len().to_string(),
+                        mark,
+                    ]);
+                }
+            }
+            writeln!(out, "{table}")?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(path: &Path) -> anyhow::Result<Reference> {
+    let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+    Reference::from_json(&bytes).with_context(|| path.display().to_string())
+}
+
+fn build(args: &BuildArgs, out: &mut impl std::io::Write) -> anyhow::Result<()> {
+    let binning = match args.binning.as_str() {
+        "discrete" | "categorical" => args.binning.parse()?,
+        name => format!("{name}:{}", args.bins).parse()?,
+    };
+    let format = args.format.map_or_else(|| Format::of(&args.input), Ok)?;
+    let options = BuildOptions {
+        monitor: args.monitor.clone(),
+        binning,
+        overrides: args.features.clone(),
+        max_categories: args.max_categories,
+    };
+    let built = source::build_reference(&args.input, format, &options)?;
+    std::fs::write(&args.output, built.reference.to_json()).with_context(|| args.output.display().to_string())?;
+    if !built.left_out.is_empty() {
+        writeln!(out, "left out: {} (name them with --feature to keep them)", built.left_out.join(", "))?;
+    }
+    if built.invalid > 0 {
+        writeln!(out, "skipped: {} lines that are no JSON object", built.invalid)?;
+    }
+    for warning in &built.warnings {
+        writeln!(out, "warning: {warning}")?;
+    }
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_HORIZONTAL_ONLY)
+        .set_header(["feature", "binning", "bins", "missing"]);
+    for feature in built.reference.features() {
+        let missing = feature.counts().last().copied().unwrap_or(0);
+        table.add_row([
+            &**feature.name(),
+            feature.binning(),
+            &feature.bin_count().to_string(),
+            &missing.to_string(),
+        ]);
+    }
+    writeln!(out, "{table}")?;
+    writeln!(
+        out,
+        "{}: version {}, {} rows, {} features",
+        args.output.display(),
+        built.reference.version(),
+        built.reference.rows(),
+        built.reference.features().len()
+    )?;
+    Ok(())
+}
+
+/// Width of the largest bar.
+const BAR: usize = 30;
+
+fn show(reference: &Reference, out: &mut impl std::io::Write) -> anyhow::Result<()> {
+    writeln!(
+        out,
+        "monitor {}, version {}, {} rows",
+        reference.monitor(),
+        reference.version(),
+        reference.rows()
+    )?;
+    for feature in reference.features() {
+        writeln!(out, "\n{} ({})", feature.name(), feature.binning())?;
+        writeln!(out, "{}", bins(feature))?;
+    }
+    if std::io::stdout().is_terminal() {
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+fn bins(feature: &FeatureReference) -> Table {
+    let total = feature.counts().iter().sum::<u64>().max(1);
+    let largest = feature.counts().iter().max().copied().unwrap_or(0).max(1);
+    let mut table = Table::new();
+    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["bin", "rows", "share", ""]);
+    for (bin, count) in feature.counts().iter().enumerate() {
+        let share = *count as f64 / total as f64;
+        let bar = "█".repeat((*count as f64 / largest as f64 * BAR as f64).round() as usize);
+        table.add_row([feature.label(bin), count.to_string(), format!("{:.2} %", share * 100.0), bar]);
+    }
+    table
+}

@@ -1,0 +1,165 @@
+//! References on Kafka: `<application_id>-reference`, compacted, one partition.
+//!
+//! Key `monitor/version` holds a reference, key `monitor` points at the current one, so that stored panes keep theirs. A reference is written
+//! before the pointer to it.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leeway_topology::ids::Partition;
+use leeway_topology::processor::{PublishedReferences, References as _};
+use leeway_topology::reference::{Reference, ReferenceError};
+use serde::{Deserialize, Serialize};
+
+use crate::broker::{Broker, BrokerError, OutRecord, PlainProducer};
+use crate::topics::{self, TopicError};
+
+/// One request to the broker; reading the whole topic too, since references are few.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The value under a monitor's key.
+#[derive(Serialize, Deserialize)]
+struct Pointer {
+    version: String,
+}
+
+/// The references of an application.
+#[derive(Clone, Default)]
+pub struct ReferenceSet {
+    /// As the dataflow sees them.
+    pub published: PublishedReferences,
+    /// All of them, by monitor and version, with the current version of each monitor.
+    pub listed: BTreeMap<String, (Option<String>, Vec<Arc<Reference>>)>,
+}
+
+/// What publishing did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Published {
+    /// It is the current reference now.
+    New,
+    /// It was already.
+    Current,
+}
+
+/// Why references cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum ReferenceTopicError {
+    /// The topic.
+    #[error(transparent)]
+    Topic(#[from] TopicError),
+    /// The broker.
+    #[error("topic {topic:?}: {error}")]
+    Broker {
+        /// The reference topic.
+        topic: String,
+        /// What the broker said.
+        error: BrokerError,
+    },
+    /// What stands there is no reference.
+    #[error("topic {topic:?}, key {key:?}: {error}")]
+    Invalid {
+        /// The reference topic.
+        topic: String,
+        /// The record's key.
+        key: String,
+        /// What is wrong.
+        error: ReferenceError,
+    },
+}
+
+impl ReferenceTopicError {
+    /// Whether waiting may help.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Topic(error) => error.is_unavailable(),
+            Self::Broker { error, .. } => matches!(error, BrokerError::Unavailable(_)),
+            Self::Invalid { .. } => false,
+        }
+    }
+}
+
+/// The reference topic of an application.
+#[must_use]
+pub fn topic_name(application_id: &str) -> String {
+    format!("{application_id}-reference")
+}
+
+/// Reads all references of an application; none if the topic is not there.
+///
+/// # Errors
+/// When the broker does not answer, or a record is no reference.
+pub fn load<B: Broker>(broker: &B, application_id: &str) -> Result<ReferenceSet, ReferenceTopicError> {
+    let topic = topic_name(application_id);
+    let mut latest: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
+    let read = broker.read_topic(&topic, TIMEOUT, &mut |_, record| {
+        if let Some(key) = record.key {
+            latest.insert(String::from_utf8_lossy(key).into_owned(), record.value.map(<[u8]>::to_vec));
+        }
+        ControlFlow::Continue(())
+    });
+    match read {
+        Ok(()) => {}
+        Err(BrokerError::NoSuchTopic(_)) => return Ok(ReferenceSet::default()),
+        Err(error) => return Err(ReferenceTopicError::Broker { topic, error }),
+    }
+    let mut set = ReferenceSet::default();
+    for (key, value) in latest {
+        let Some(value) = value else { continue };
+        // A version has no slash, so the last one ends the monitor's name. A pointer's value is no reference document.
+        if let Ok(Pointer { version }) = serde_json::from_slice(&value)
+            && !key.ends_with(&format!("/{version}"))
+        {
+            set.published.point(&key, &version);
+            set.listed.entry(key).or_default().0 = Some(version);
+            continue;
+        }
+        let reference = Reference::from_json(&value).map_err(|error| ReferenceTopicError::Invalid {
+            topic: topic.clone(),
+            key,
+            error,
+        })?;
+        let reference = Arc::new(reference);
+        set.published.add(reference.clone());
+        set.listed.entry(reference.monitor().to_owned()).or_default().1.push(reference);
+    }
+    Ok(set)
+}
+
+/// Makes a reference its monitor's current one.
+///
+/// # Errors
+/// When the topic does not fit, or the broker refuses or does not answer.
+pub fn publish<B: Broker>(broker: &B, application_id: &str, reference: &Reference) -> Result<Published, ReferenceTopicError> {
+    let topic = topic_name(application_id);
+    topics::references(broker, &topic)?;
+    let monitor = reference.monitor();
+    let known = load(broker, application_id)?;
+    if known
+        .published
+        .current(monitor)
+        .is_some_and(|current| current.version() == reference.version())
+    {
+        return Ok(Published::Current);
+    }
+    let broker_error = |error| ReferenceTopicError::Broker { topic: topic.clone(), error };
+    let name: Arc<str> = topic.as_str().into();
+    let record = |key: String, value: Vec<u8>| OutRecord {
+        topic: name.clone(),
+        partition: Partition(0),
+        key: Some(key.into_bytes()),
+        value: Some(value),
+        headers: Vec::new(),
+        timestamp: None,
+    };
+    let pointer = serde_json::json!({"version": reference.version()}).to_string().into_bytes();
+    let mut producer = broker.producer().map_err(broker_error)?;
+    producer
+        .send(record(format!("{monitor}/{}", reference.version()), reference.to_json()))
+        .map_err(broker_error)?;
+    producer.send(record(monitor.to_owned(), pointer)).map_err(broker_error)?;
+    producer.flush(TIMEOUT).map_err(broker_error)?;
+    Ok(Published::New)
+}

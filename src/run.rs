@@ -1,0 +1,254 @@
+//! `leeway run`: everything between a configuration and a running stream processor.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use leeway_topology::processor::{Monitor, References as _};
+use leeway_topology::reference::Reference;
+use leeway_topology::significance::{noise_floor, window_below_noise};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{info, warn};
+
+use crate::broker::kafka::KafkaBroker;
+use crate::broker::{Broker, BrokerError};
+use crate::config::{Config, MonitorConfig, ReferenceSource};
+use crate::http::{self, Health};
+use crate::reference_topic::{self, Published, ReferenceSet, ReferenceTopicError};
+use crate::runtime::{self, Plan, Runtime, RuntimeError, Settings};
+use crate::source::{self, BuildOptions, Format};
+use crate::state::directory::StateDirectory;
+use crate::state::store::{StateStore, StoreOptions};
+use crate::telemetry::metrics::Metrics;
+
+/// How long a Kafka that is not there at the start is waited for.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// The first and the longest pause between two tries.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
+
+/// How often the main thread looks whether the runtime has ended.
+const WATCH_EVERY: Duration = Duration::from_millis(100);
+
+/// Runs the stream processor until it is told to stop by SIGINT or SIGTERM.
+///
+/// # Errors
+/// When it cannot start, or has to stop by itself.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let result = tokio.block_on(run_until_stopped(config));
+    // A start-up that is still waiting for Kafka is not waited for.
+    tokio.shutdown_background();
+    result
+}
+
+async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let monitors: Vec<Arc<Monitor>> = config
+        .monitors
+        .iter()
+        .map(|monitor| monitor.to_monitor().map(Arc::new))
+        .collect::<Result<_, _>>()?;
+    // Before anything is waited for: a typo in a file name is told at once.
+    let files = config.monitors.iter().map(reference_file).collect::<anyhow::Result<Vec<_>>>()?;
+    let broker = KafkaBroker::new(&config.kafka.bootstrap_servers, &config.kafka.properties).context("kafka.properties")?;
+    let directory = if config.is_set("state_dir") {
+        StateDirectory::open(&config.state_dir, &config.application_id)?
+    } else {
+        StateDirectory::open_free(&config.state_dir, &config.application_id)?
+    };
+    let store = StateStore::open(&directory, StoreOptions::default())?;
+    let metrics = Arc::new(Metrics::new(config.max_series)?);
+    let health = Arc::new(Health::new());
+    let server = http::serve(&config.http, metrics.clone(), health.clone()).await?;
+    health.set_ready(false, "waiting for Kafka");
+    info!(application_id = %config.application_id, state_dir = %directory.path().display(), http = %server.address(), "started");
+
+    let application_id: Arc<str> = config.application_id.as_str().into();
+    let preparing = {
+        let (broker, monitors, application_id, start) = (broker.clone(), monitors.clone(), application_id.clone(), config.start());
+        tokio::task::spawn_blocking(move || wait_for_kafka(|| prepare(&broker, &application_id, &monitors, start, &files)))
+    };
+    let prepared = tokio::select! {
+        prepared = preparing => prepared.context("preparing")?,
+        () = stopped(&mut interrupt, &mut terminate) => return Ok(()),
+    };
+    let (plan, references) = prepared?;
+    warn_of_noise(&monitors, &references);
+    for monitor in &monitors {
+        metrics.add_monitor(&monitor.topic, &monitor.name);
+    }
+    let settings = Settings {
+        application_id,
+        process_id: directory.process_id().to_owned(),
+        num_stream_threads: config.num_stream_threads,
+        commit_interval: config.commit_interval,
+        transaction_timeout: config.transaction_timeout,
+        monitors,
+        fail_point: None,
+    };
+    let runtime = Runtime::start(settings, plan, broker, store.clone(), Arc::new(references.published), metrics, health)?;
+    let ended_by_itself = tokio::select! {
+        () = async { while !runtime.is_finished() { tokio::time::sleep(WATCH_EVERY).await; } } => true,
+        () = stopped(&mut interrupt, &mut terminate) => false,
+    };
+    if !ended_by_itself {
+        info!("stopping: committing what is open, leaving the group");
+        runtime.stop();
+    }
+    let result = tokio::task::spawn_blocking(move || runtime.join()).await.context("stopping")?;
+    server.shutdown().await;
+    store.close()?;
+    Ok(result?)
+}
+
+async fn stopped(interrupt: &mut tokio::signal::unix::Signal, terminate: &mut tokio::signal::unix::Signal) {
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
+    }
+}
+
+/// A reference that comes with the configuration, read and checked.
+fn reference_file(monitor: &MonitorConfig) -> anyhow::Result<Option<Reference>> {
+    match &monitor.reference {
+        ReferenceSource::Published => Ok(None),
+        ReferenceSource::File(path) => read_reference(path, monitor)
+            .map(Some)
+            .with_context(|| format!("reference of monitor {:?}", monitor.name)),
+        ReferenceSource::First(_) => anyhow::bail!(
+            "monitor {:?}: a reference from the topic's first records is not taken by `run` yet: make it with `leeway reference build` from a file",
+            monitor.name
+        ),
+    }
+}
+
+/// A reference document, or a table of which one is built.
+fn read_reference(path: &Path, monitor: &MonitorConfig) -> anyhow::Result<Reference> {
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
+        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let reference = Reference::from_json(&bytes).with_context(|| path.display().to_string())?;
+        return Ok(reference.with_monitor(&monitor.name));
+    }
+    let options = BuildOptions {
+        monitor: monitor.name.clone(),
+        binning: leeway_topology::binning::Binning::Auto {
+            bins: leeway_topology::binning::DEFAULT_BINS,
+        },
+        overrides: Vec::new(),
+        max_categories: monitor.max_categories,
+    };
+    let built = source::build_reference(path, Format::of(path)?, &options)?;
+    for warning in &built.warnings {
+        warn!(%warning, "reference");
+    }
+    Ok(built.reference)
+}
+
+/// An error of the start, and whether waiting may help.
+#[derive(Debug, thiserror::Error)]
+enum StartError {
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    #[error(transparent)]
+    References(#[from] ReferenceTopicError),
+    #[error("{0}")]
+    NoReference(String),
+}
+
+impl StartError {
+    fn is_unavailable(&self) -> bool {
+        match self {
+            Self::Runtime(RuntimeError::Topics(error)) => error.is_unavailable(),
+            Self::Runtime(RuntimeError::Broker(error)) => matches!(error, BrokerError::Unavailable(_)),
+            Self::Runtime(RuntimeError::Fatal(_)) | Self::NoReference(_) => false,
+            Self::References(error) => error.is_unavailable(),
+        }
+    }
+}
+
+/// Topics and references.
+fn prepare<B: Broker>(
+    broker: &B,
+    application_id: &str,
+    monitors: &[Arc<Monitor>],
+    start: crate::task::Start,
+    files: &[Option<Reference>],
+) -> Result<(Plan, ReferenceSet), StartError> {
+    let plan = runtime::plan(broker, application_id, monitors, start).map_err(RuntimeError::from)?;
+    for reference in files.iter().flatten() {
+        if reference_topic::publish(broker, application_id, reference)? == Published::New {
+            info!(monitor = reference.monitor(), version = reference.version(), "published the reference");
+        }
+    }
+    let references = reference_topic::load(broker, application_id)?;
+    for monitor in monitors {
+        let reference = references.published.current(&monitor.name).ok_or_else(|| {
+            StartError::NoReference(format!(
+                "monitor {:?} has no reference: none is published on {:?}; build one with `leeway reference build`, and give it with `--reference` or \
+                 publish it with `leeway reference publish`",
+                monitor.name,
+                reference_topic::topic_name(application_id)
+            ))
+        })?;
+        if let Some(features) = &monitor.features {
+            reference
+                .select(features)
+                .map_err(|error| StartError::NoReference(format!("monitor {:?}: {error}; see monitor.features", monitor.name)))?;
+        }
+    }
+    Ok((plan, references))
+}
+
+/// Tries until Kafka is there, says once that it is not, and gives up after [`STARTUP_TIMEOUT`].
+fn wait_for_kafka<T>(mut attempt: impl FnMut() -> Result<T, StartError>) -> anyhow::Result<T> {
+    let begun = Instant::now();
+    let (mut pause, longest) = BACKOFF;
+    let mut told = false;
+    loop {
+        match attempt() {
+            Err(error) if error.is_unavailable() && begun.elapsed() < STARTUP_TIMEOUT => {
+                if !told {
+                    warn!(%error, "Kafka cannot be reached; waiting for it");
+                    told = true;
+                }
+                std::thread::sleep(pause);
+                pause = (pause * 2).min(longest);
+            }
+            Err(error) if error.is_unavailable() => {
+                return Err(anyhow::Error::new(error).context(format!(
+                    "Kafka could not be reached for {} s; check kafka.bootstrap_servers",
+                    STARTUP_TIMEOUT.as_secs()
+                )));
+            }
+            Err(error) => return Err(error.into()),
+            Ok(result) => {
+                if told {
+                    info!("Kafka is there");
+                }
+                return Ok(result);
+            }
+        }
+    }
+}
+
+/// A window whose noise alone reaches the first threshold cannot tell drift from chance by PSI.
+fn warn_of_noise(monitors: &[Arc<Monitor>], references: &ReferenceSet) {
+    for monitor in monitors {
+        let Some(reference) = references.published.current(&monitor.name) else {
+            continue;
+        };
+        let threshold = monitor.thresholds.possible_drift;
+        for feature in reference.features() {
+            let floor = noise_floor(feature.counts(), monitor.window.size());
+            if floor > threshold {
+                let takes = window_below_noise(feature.counts(), threshold).map_or_else(
+                    || "no window is large enough for this reference".to_owned(),
+                    |size| format!("it takes a window of {size} records"),
+                );
+                warn!(monitor = %monitor.name, feature = %feature.name(), noise_floor = floor, threshold, "PSI reaches the threshold by chance alone: {takes}");
+            }
+        }
+    }
+}
