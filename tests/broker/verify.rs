@@ -9,40 +9,51 @@ use serde_json::{Value, json};
 use crate::kafka::{OwnedRecord, read_committed};
 
 /// What a run is judged by.
-pub struct Expectation<'a> {
+pub(crate) struct Expectation<'a> {
     /// The input topic.
-    pub topic: &'a str,
+    pub(crate) topic: &'a str,
     /// The topic of drift events.
-    pub events_topic: &'a str,
+    pub(crate) events_topic: &'a str,
     /// The dead letter topic.
-    pub dead_letter_topic: &'a str,
+    pub(crate) dead_letter_topic: &'a str,
     /// The reference document.
-    pub reference: &'a Value,
+    pub(crate) reference: &'a Value,
     /// `size` and `every` of the window.
-    pub window: (u64, u64),
+    pub(crate) window: (u64, u64),
 }
 
 /// What a judged run held.
 #[derive(Debug)]
-pub struct Verified {
+pub(crate) struct Verified {
     /// Records of the input, valid or not.
-    pub records: usize,
+    pub(crate) records: usize,
     /// Events, all of them right.
-    pub events: usize,
+    pub(crate) events: usize,
     /// Dead letters, all of them right.
-    pub dead_letters: usize,
+    pub(crate) dead_letters: usize,
 }
 
 /// Reads input, events and dead letters and compares them with the oracle; panics at the first difference, with both values.
-pub fn verify(bootstrap: &str, expectation: &Expectation<'_>) -> Verified {
+pub(crate) fn verify(bootstrap: &str, expectation: &Expectation<'_>) -> Verified {
     let input = by_partition(read_committed(bootstrap, expectation.topic));
     let mut events: BTreeMap<i64, Vec<Value>> = BTreeMap::new();
     for record in read_committed(bootstrap, expectation.events_topic) {
         let event: Value = serde_json::from_slice(record.value.as_deref().expect("an event has a value")).expect("an event is JSON");
-        assert_eq!(record.key.as_deref(), event["feature"].as_str().map(str::as_bytes), "an event is keyed by its feature");
-        events.entry(event["partition"].as_i64().expect("scope partition")).or_default().push(event);
+        assert_eq!(
+            record.key.as_deref(),
+            event["feature"].as_str().map(str::as_bytes),
+            "an event is keyed by its feature"
+        );
+        events
+            .entry(event["partition"].as_i64().expect("scope partition"))
+            .or_default()
+            .push(event);
     }
-    let mut verified = Verified { records: 0, events: 0, dead_letters: 0 };
+    let mut verified = Verified {
+        records: 0,
+        events: 0,
+        dead_letters: 0,
+    };
     let mut bad: Vec<&OwnedRecord> = Vec::new();
     for (partition, records) in &input {
         // A tombstone is skipped: it is neither a record of the partition nor a dead letter.
@@ -70,7 +81,11 @@ fn by_partition(records: Vec<OwnedRecord>) -> BTreeMap<i32, Vec<OwnedRecord>> {
 /// The oracle's events of one partition, and the lines that it calls invalid.
 fn oracle(expectation: &Expectation<'_>, records: &[&OwnedRecord]) -> (Vec<Value>, Vec<usize>) {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let (spec, lines, invalid) = (directory.path().join("spec.json"), directory.path().join("records"), directory.path().join("invalid"));
+    let (spec, lines, invalid) = (
+        directory.path().join("spec.json"),
+        directory.path().join("records"),
+        directory.path().join("invalid"),
+    );
     std::fs::write(&spec, specification(expectation).to_string()).expect("the specification is written");
     let mut payloads = Vec::new();
     for record in records {
@@ -91,9 +106,22 @@ fn oracle(expectation: &Expectation<'_>, records: &[&OwnedRecord]) -> (Vec<Value
         .stdout(Stdio::piped())
         .output()
         .expect("python runs");
-    assert!(output.status.success(), "the oracle failed (it needs scipy): {}", String::from_utf8_lossy(&output.stderr));
-    let events = output.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).expect("JSON")).collect();
-    let invalid = std::fs::read_to_string(&invalid).expect("the invalid lines").lines().map(|line| line.parse().expect("a number")).collect();
+    assert!(
+        output.status.success(),
+        "the oracle failed (it needs scipy): {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let events = output
+        .stdout
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).expect("JSON"))
+        .collect();
+    let invalid = std::fs::read_to_string(&invalid)
+        .expect("the invalid lines")
+        .lines()
+        .map(|line| line.parse().expect("a number"))
+        .collect();
     (events, invalid)
 }
 
@@ -125,7 +153,10 @@ fn compare(partition: i32, expected: &[Value], found: &[Value]) {
     let features = |events: &[Value]| -> BTreeMap<String, Vec<Value>> {
         let mut by_feature: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for event in events {
-            by_feature.entry(event["feature"].as_str().expect("feature").to_owned()).or_default().push(event.clone());
+            by_feature
+                .entry(event["feature"].as_str().expect("feature").to_owned())
+                .or_default()
+                .push(event.clone());
         }
         by_feature
     };
@@ -134,12 +165,20 @@ fn compare(partition: i32, expected: &[Value], found: &[Value]) {
         let found = found.get(feature).map_or(&[][..], Vec::as_slice);
         for (index, (expected, found)) in expected.iter().zip(found).enumerate() {
             for (field, value) in expected.as_object().expect("an object") {
-                assert!(same(field, value, &found[field]), "partition {partition}, {feature}, event {index}: {field} is {} and not {value}\n{found}", found[field]);
+                assert!(
+                    same(field, value, &found[field]),
+                    "partition {partition}, {feature}, event {index}: {field} is {} and not {value}\n{found}",
+                    found[field]
+                );
             }
         }
         assert_eq!(found.len(), expected.len(), "partition {partition}, {feature}: number of events");
     }
-    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "partition {partition}: features");
+    assert_eq!(
+        found.keys().collect::<Vec<_>>(),
+        expected.keys().collect::<Vec<_>>(),
+        "partition {partition}: features"
+    );
 }
 
 fn same(field: &str, expected: &Value, found: &Value) -> bool {
@@ -165,17 +204,30 @@ fn compare_dead_letters(expectation: &Expectation<'_>, bad: &[&OwnedRecord], let
     for letter in letters {
         assert_eq!(header(letter, "__streams.errors.topic"), expectation.topic);
         assert!(!header(letter, "__streams.errors.message").is_empty() && !header(letter, "__streams.errors.exception").is_empty());
-        let origin = (header(letter, "__streams.errors.partition").parse().expect("a number"), header(letter, "__streams.errors.offset").parse().expect("a number"));
+        let origin = (
+            header(letter, "__streams.errors.partition").parse().expect("a number"),
+            header(letter, "__streams.errors.offset").parse().expect("a number"),
+        );
         assert!(by_origin.insert(origin, letter).is_none(), "dead letter of {origin:?} twice");
     }
     for record in bad {
         let origin = (record.partition, record.offset);
-        let letter = by_origin.remove(&origin).unwrap_or_else(|| panic!("no dead letter of {origin:?}: {:?}", record.value));
+        let letter = by_origin
+            .remove(&origin)
+            .unwrap_or_else(|| panic!("no dead letter of {origin:?}: {:?}", record.value));
         if letter.value.is_none() {
             let size: usize = header(letter, "leeway.dead_letter.value_bytes").parse().expect("a number");
-            assert_eq!(Some(size), record.value.as_ref().map(Vec::len), "a dead letter without its value gives its size");
+            assert_eq!(
+                Some(size),
+                record.value.as_ref().map(Vec::len),
+                "a dead letter without its value gives its size"
+            );
         } else {
-            assert_eq!((&letter.key, &letter.value), (&record.key, &record.value), "a dead letter of {origin:?} is as it came");
+            assert_eq!(
+                (&letter.key, &letter.value),
+                (&record.key, &record.value),
+                "a dead letter of {origin:?} is as it came"
+            );
         }
     }
     assert!(by_origin.is_empty(), "dead letters of records that are valid: {:?}", by_origin.keys());

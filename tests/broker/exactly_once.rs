@@ -1,0 +1,303 @@
+//! The main promise, on a real Kafka and with real processes: what stands in the topics afterwards is what the oracle computes, whatever died.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng};
+use serde_json::Value;
+
+use crate::kafka::{Handmade, bootstrap, create_topic, positions, produce, read_committed, unique, wait_until_consumed};
+use crate::leeway::{Worker, leeway, succeed};
+use crate::verify::{Expectation, Verified, verify};
+
+const PARTITIONS: i32 = 6;
+const WINDOW: (u64, u64) = (1000, 100);
+const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Nine ways to be no JSON object.
+fn bad(kind: usize, random: &mut StdRng) -> Vec<u8> {
+    let number: f64 = random.random();
+    match kind % 9 {
+        0 => Vec::new(),
+        1 => format!("{{\"a\": {number}, \"b\": ").into_bytes(),
+        2 => vec![b'{', b'"', 0xFF, 0xFE, b'"', b':', b'1', b'}'],
+        3 => format!("[{number}]").into_bytes(),
+        4 => number.to_string().into_bytes(),
+        5 => format!("{{\"a\": NaN, \"b\": {number}}}").into_bytes(),
+        6 => format!("{{\"skipped\": \"\\ud800\", \"a\": {number}}}").into_bytes(),
+        7 => format!("{{\"a\": {number}}} and more").into_bytes(),
+        _ => format!("{{\"deep\": {}{}}}", "[".repeat(127), "]".repeat(127)).into_bytes(),
+    }
+}
+
+/// `odd`: one row in fifty lacks a field, or has a text for a number.
+fn row(random: &mut StdRng, shift: f64, odd: bool, line: &mut String) {
+    line.clear();
+    let mut normal = || (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0;
+    let (a, b) = (normal() + shift, normal());
+    let plan = ["basic", "pro", "free", "trial"][random.random_range(0..if shift > 0.0 { 4 } else { 3 })];
+    let (doors, flag) = (random.random_range(2..5), random.random::<f64>() < 0.3);
+    match random.random_range(0..50) {
+        0 if odd => write!(line, "{{\"b\": null, \"plan\": \"{plan}\", \"a\": \"{a}\", \"flag\": {flag}}}"),
+        _ => write!(
+            line,
+            "{{\"a\": {a:.6}, \"b\": {b:.6}, \"plan\": \"{plan}\", \"doors\": {doors}, \"flag\": {flag}, \"extra\": {{\"x\": [1, 2]}}}}"
+        ),
+    }
+    .expect("a string");
+}
+
+struct Run {
+    directory: tempfile::TempDir,
+    application: String,
+    topic: String,
+    events: String,
+    dead_letters: String,
+    reference: Value,
+}
+
+impl Run {
+    /// A topic, and a reference of rows like those that will come.
+    fn new(name: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (application, topic, events) = (unique(name), unique(&format!("{name}-data")), unique(&format!("{name}-events")));
+        let (train, reference) = (directory.path().join("train.jsonl"), directory.path().join("reference.json"));
+        let (mut random, mut text, mut line) = (StdRng::seed_from_u64(1), String::new(), String::new());
+        for _ in 0..5000 {
+            row(&mut random, 0.0, false, &mut line);
+            text.push_str(&line);
+            text.push('\n');
+        }
+        std::fs::write(&train, text).expect("rows are written");
+        succeed(
+            leeway()
+                .args([
+                    "reference",
+                    "build",
+                    "--feature",
+                    "flag=categorical",
+                    "--feature",
+                    "a=quantile:10",
+                    "--input",
+                ])
+                .arg(&train)
+                .arg("--output")
+                .arg(&reference),
+        );
+        let reference = serde_json::from_slice(&std::fs::read(&reference).expect("a reference")).expect("JSON");
+        create_topic(bootstrap(), &topic, PARTITIONS, &[]);
+        let dead_letters = format!("{topic}-dlq");
+        Self {
+            directory,
+            application,
+            topic,
+            events,
+            dead_letters,
+            reference,
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn worker(&self, state: &Path) -> Worker {
+        self.worker_of(&self.application, &self.events, state)
+    }
+
+    fn worker_of(&self, application: &str, events: &str, state: &Path) -> Worker {
+        let reference = self.path("reference.json");
+        let arguments = [
+            "--application-id",
+            application,
+            "--topic",
+            &self.topic,
+            "--events-topic",
+            events,
+            "--reference",
+            reference.to_str().expect("UTF-8"),
+        ];
+        let properties = self.path("leeway.toml");
+        std::fs::write(
+            &properties,
+            "[kafka.properties]\n\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"1000\"\n",
+        )
+        .expect("written");
+        let mut all = vec!["--config", properties.to_str().expect("UTF-8")];
+        all.extend(arguments);
+        Worker::start(bootstrap(), state, &all)
+    }
+
+    /// Rows with one bad in a hundred, drifting from the middle on, as a file of lines.
+    fn rows(&self, name: &str, rows: usize, seed: u64) -> PathBuf {
+        let (mut random, mut text, mut line) = (StdRng::seed_from_u64(seed), Vec::new(), String::new());
+        let mut kind = 0;
+        for number in 0..rows {
+            if number % 100 == 37 {
+                text.extend(bad(kind, &mut random));
+                kind += 1;
+            } else {
+                row(&mut random, if number > rows / 2 { 0.7 } else { 0.0 }, true, &mut line);
+                text.extend(line.as_bytes());
+            }
+            text.push(b'\n');
+        }
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("rows are written");
+        path
+    }
+
+    fn produce(&self, file: &Path, rate: Option<u32>) {
+        let mut command = leeway();
+        command
+            .arg("produce")
+            .arg(file)
+            .args(["--topic", &self.topic, "--bootstrap-servers", bootstrap()]);
+        if let Some(rate) = rate {
+            command.args(["--rate", &rate.to_string()]);
+        }
+        eprint!("{}", succeed(&mut command));
+    }
+
+    fn verify(&self) -> Verified {
+        let expectation = Expectation {
+            topic: &self.topic,
+            events_topic: &self.events,
+            dead_letter_topic: &self.dead_letters,
+            reference: &self.reference,
+            window: WINDOW,
+        };
+        verify(bootstrap(), &expectation)
+    }
+}
+
+fn scale() -> usize {
+    std::env::var("LEEWAY_TEST_RECORDS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(600_000)
+}
+
+#[test]
+fn every_event_that_the_input_implies_is_there_once() {
+    let run = Run::new("once");
+    let file = run.rows("rows.jsonl", scale(), 7);
+    // Beside the file's bad lines: a timestamp of the far future, one without, one too large for the dead letter topic, and a tombstone.
+    create_topic(bootstrap(), &run.dead_letters, 2, &[("max.message.bytes", "20000")]);
+    let large = vec![b'x'; 200_000];
+    let handmade = |value, timestamp| Handmade {
+        partition: 3,
+        key: Some(b"k"),
+        value,
+        timestamp,
+    };
+    produce(
+        bootstrap(),
+        &run.topic,
+        &[
+            handmade(Some(b"future"), 4_102_444_800_000),
+            handmade(Some(b"stampless"), -1),
+            handmade(Some(&large), 0),
+            handmade(None, 0),
+        ],
+    );
+    let worker = run.worker(&run.path("state"));
+    run.produce(&file, None);
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE);
+    worker.stop();
+    let verified = run.verify();
+    eprintln!("{verified:?}");
+    assert_eq!(verified.records, scale() + 3);
+    assert_eq!(verified.dead_letters, scale() / 100 + 3);
+}
+
+#[test]
+fn nothing_is_lost_or_doubled_when_instances_come_go_and_die() {
+    let run = Run::new("churn");
+    let rows = scale();
+    let file = run.rows("rows.jsonl", rows, 8);
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| run.produce(&file, Some((rows / 60).max(1) as u32)));
+        let first = run.worker(&run.path("one"));
+        let mut waited = run.worker(&run.path("two"));
+        waited.wait_for("restored store", 1, PATIENCE);
+        let second = waited;
+        let mut third = run.worker(&run.path("three"));
+        third.wait_for("restored store", 1, PATIENCE);
+        first.stop();
+        second.kill();
+        let killed = Instant::now();
+        let events = read_committed(bootstrap(), &run.events).len();
+        let mut second = run.worker(&run.path("two"));
+        while read_committed(bootstrap(), &run.events).len() == events {
+            assert!(killed.elapsed() < PATIENCE, "no event after a kill");
+        }
+        eprintln!("seconds from kill to the next committed event: {:.1}", killed.elapsed().as_secs_f64());
+        second.wait_for("restored store", 1, PATIENCE);
+        third.kill();
+        let empty = run.worker(&run.path("empty"));
+        sending.join().expect("sent");
+        wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE);
+        for (name, worker) in [("old directory", &second), ("empty directory", &empty)] {
+            let restored: Vec<u64> = worker
+                .log()
+                .lines()
+                .filter(|line| line.contains("restored store"))
+                .filter_map(|line| line.split("records=").nth(1)?.split(' ').next()?.parse().ok())
+                .collect();
+            eprintln!("changelog records replayed, {name}: {restored:?}");
+        }
+        second.stop();
+        empty.stop();
+    });
+    let verified = run.verify();
+    eprintln!("{verified:?}");
+    assert_eq!(verified.records, rows);
+    assert!(
+        positions(bootstrap(), &run.application, &run.topic)
+            .values()
+            .all(|(committed, end)| *committed == Some(*end))
+    );
+}
+
+#[test]
+fn the_same_input_monitored_twice_gives_the_same_bytes() {
+    let run = Run::new("twice");
+    let file = run.rows("rows.jsonl", 60_000, 9);
+    run.produce(&file, None);
+    let by_partition = |events: &str| {
+        let mut partitions = std::collections::BTreeMap::new();
+        for record in read_committed(bootstrap(), events) {
+            let value = record.value.expect("a value");
+            let event: Value = serde_json::from_slice(&value).expect("JSON");
+            partitions
+                .entry((event["partition"].as_i64(), event["feature"].to_string()))
+                .or_insert_with(Vec::new)
+                .push(value);
+        }
+        partitions
+    };
+    // The event id names the application, so the second run is of the same one, begun again from nothing.
+    let other = unique("twice-events-again");
+    let first = run.worker(&run.path("one"));
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE);
+    first.stop();
+    let again = unique("twice-again");
+    let second = run.worker_of(&again, &other, &run.path("two"));
+    wait_until_consumed(bootstrap(), &again, &run.topic, PATIENCE);
+    second.stop();
+    let renamed = |mut events: std::collections::BTreeMap<_, Vec<Vec<u8>>>| {
+        for value in events.values_mut().flatten() {
+            *value = String::from_utf8(value.clone())
+                .expect("UTF-8")
+                .replace(&again, &run.application)
+                .into_bytes();
+        }
+        events
+    };
+    let (one, two) = (by_partition(&run.events), renamed(by_partition(&other)));
+    assert!(!one.is_empty());
+    assert_eq!(one, two);
+}

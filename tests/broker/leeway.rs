@@ -1,0 +1,120 @@
+//! Instances of the `leeway` binary, as a user starts them.
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// The binary with a clean environment.
+pub(crate) fn leeway() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_leeway"));
+    command.env_clear().current_dir(std::env::temp_dir());
+    command
+}
+
+/// Runs a command to its end.
+pub(crate) fn output(command: &mut Command) -> Output {
+    command.output().expect("leeway runs")
+}
+
+/// Runs a command that has to succeed, and gives its standard output.
+pub(crate) fn succeed(command: &mut Command) -> String {
+    let output = output(command);
+    assert!(
+        output.status.success(),
+        "{command:?}: {}\n{}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).expect("UTF-8")
+}
+
+/// A running `leeway run`. Killed when dropped.
+pub(crate) struct Worker {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Worker {
+    /// Starts a worker with these arguments, a state directory and any free port.
+    pub(crate) fn start(bootstrap: &str, state_dir: &Path, arguments: &[&str]) -> Self {
+        let mut child = leeway()
+            .arg("run")
+            .args(["--bootstrap-servers", bootstrap, "--http-port", "0", "--state-dir"])
+            .arg(state_dir)
+            .args(arguments)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("leeway starts");
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let (stderr, seen) = (child.stderr.take().expect("a pipe"), lines.clone());
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                seen.lock().expect("lines").push(line);
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> String {
+        self.lines.lock().expect("lines").join("\n")
+    }
+
+    /// Waits until it has logged this text so many times.
+    pub(crate) fn wait_for(&mut self, text: &str, times: usize, timeout: Duration) {
+        let deadline = Instant::now() + timeout;
+        while self.lines.lock().expect("lines").iter().filter(|line| line.contains(text)).count() < times {
+            assert!(
+                self.child.try_wait().expect("a status").is_none(),
+                "ended before {text:?}:\n{}",
+                self.log()
+            );
+            assert!(Instant::now() < deadline, "no {text:?} within {timeout:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("the process is there");
+    }
+
+    /// Waits for the end and gives the exit code.
+    pub(crate) fn wait(&mut self, timeout: Duration) -> Option<i32> {
+        let deadline = Instant::now() + timeout;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a status") {
+                return status.code();
+            }
+            assert!(Instant::now() < deadline, "still running:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Stops it as an orchestrator does: SIGTERM, and it must end with 0.
+    pub(crate) fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.wait(Duration::from_secs(60)), Some(0), "{}", self.log());
+    }
+
+    /// Kills it where it stands.
+    pub(crate) fn kill(mut self) {
+        self.signal(Signal::SIGKILL);
+        self.child.wait().expect("a status");
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            drop(self.child.kill());
+            drop(self.child.wait());
+        }
+    }
+}
