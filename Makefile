@@ -1,0 +1,67 @@
+# `make help` lists the targets. Everything builds into CARGO_TARGET_DIR where that is set, else into ./target.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leeway
+TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+PYTHON := $(CACHE)/python/bin/python
+
+# RocksDB and librdkafka take minutes: compiled once, and kept by ccache where that is installed. Always the same words, since Cargo rebuilds
+# when they change.
+ifneq ($(shell command -v ccache),)
+export CC := ccache cc
+export CXX := ccache c++
+export CCACHE_NOHASHDIR := 1
+endif
+
+.PHONY: help demo test check lint purity unit broker doc deny compose bench
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: ## The whole system in one process: drift on a synthetic stream, no Kafka needed
+	@scripts/prerequisites demo
+	@if [ -x "$(TARGET)/debug/leeway" ] || [ -d "$(TARGET)/debug/.fingerprint" ]; then echo "building with what is already built"; \
+	  else echo "building without RocksDB: about 5 minutes on 2 cores"; fi
+	cargo run --quiet --no-default-features -- demo --duration 60s
+
+test: ## Everything, against a real Kafka that it starts itself
+	@scripts/prerequisites test
+	@scripts/step "format" cargo fmt --all --check
+	@scripts/step "purity of topology/" scripts/purity
+	@scripts/step "clippy (builds RocksDB first: tens of CPU minutes)" cargo clippy --workspace --all-targets -- -D warnings
+	@scripts/step "unit, property and golden tests" cargo test --workspace --lib --bins --test golden --test oracle --test conformance
+	@scripts/step "tests on a real Kafka" $(MAKE) --no-print-directory broker
+	@scripts/step "documentation" $(MAKE) --no-print-directory doc
+	@scripts/step "dependencies" $(MAKE) --no-print-directory deny
+	@scripts/step "compose file" $(MAKE) --no-print-directory compose
+
+check: lint purity unit ## What is quick: format, clippy, purity, unit tests
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets -- -D warnings
+
+purity: ## Prove that topology/ has no input or output
+	scripts/purity
+
+unit: ## Tests without a broker
+	cargo test --workspace --lib --bins --test golden --test oracle --test conformance
+
+$(PYTHON): tests/oracle/requirements.txt
+	python3 -m venv $(CACHE)/python
+	$(PYTHON) -m pip install --quiet --requirement tests/oracle/requirements.txt
+	@touch $@
+
+broker: $(PYTHON) ## Tests on a real Kafka
+	LEEWAY_TEST_PYTHON=$(PYTHON) cargo test --test broker -- --test-threads 1
+
+doc: ## The API's documentation, without warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
+
+deny: ## Licences, sources and banned crates
+	scripts/deny
+
+compose: ## Validate docker-compose.yml with the real Compose parser
+	scripts/validate-compose
