@@ -24,6 +24,7 @@ use std::time::Duration;
 use leeway_topology::ids::{Offset, Partition, Timestamp};
 
 pub mod kafka;
+pub mod memory;
 
 pub mod partitioner;
 

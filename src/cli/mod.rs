@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, ConfigFlags};
 
+pub mod demo;
 pub mod produce;
 pub mod reference;
 pub mod run;
@@ -31,6 +32,7 @@ pub const EXIT_USAGE: u8 = 2;
 #[derive(Debug, Parser)]
 #[command(name = "leeway", version, about, max_term_width = 120, arg_required_else_help = true)]
 #[command(after_help = "Examples:
+  leeway demo
   leeway reference build --input train.csv --output reference.json
   leeway run --topic drift-data --reference reference.json")]
 struct Cli {
@@ -40,6 +42,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// The whole system in one process on an embedded broker: no Kafka, no configuration, nothing left behind
+    Demo(demo::Args),
     /// The stream processor; start more of them with the same application id to share the partitions
     Run(Box<run::Args>),
     /// Sends rows of a file, standard input or a synthetic stream to a topic
@@ -105,6 +109,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>, context: &Context, stde
         Err(error) => return usage(&error, stderr),
     };
     let result = match cli.command {
+        Command::Demo(args) => demo::execute(args, context),
         Command::Run(args) => run::execute(&args, context),
         Command::Produce(args) => produce::execute(args, context),
         Command::Reference(args) => reference::execute(args, context),

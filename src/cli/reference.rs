@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use clap::Subcommand;
 use comfy_table::Table;
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
 use leeway_topology::binning::Binning;
 use leeway_topology::processor::References as _;
 use leeway_topology::reference::{FeatureReference, Reference};
@@ -176,7 +176,7 @@ pub fn execute(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
             let references = reference_topic::load(&broker, &config.application_id)?;
             let mut table = Table::new();
             table
-                .load_style(UTF8_HORIZONTAL_ONLY)
+                .load_style(UTF8_BORDERS_ONLY)
                 .set_header(["monitor", "version", "rows", "features", "current"]);
             for (monitor, (current, versions)) in &references.listed {
                 for reference in versions {
@@ -225,9 +225,7 @@ fn build(args: &BuildArgs, out: &mut impl std::io::Write) -> anyhow::Result<()> 
         writeln!(out, "warning: {warning}")?;
     }
     let mut table = Table::new();
-    table
-        .load_style(UTF8_HORIZONTAL_ONLY)
-        .set_header(["feature", "binning", "bins", "missing"]);
+    table.load_style(UTF8_BORDERS_ONLY).set_header(["feature", "binning", "bins", "missing"]);
     for feature in built.reference.features() {
         let missing = feature.counts().last().copied().unwrap_or(0);
         table.add_row([
@@ -274,7 +272,7 @@ fn bins(feature: &FeatureReference) -> Table {
     let total = feature.counts().iter().sum::<u64>().max(1);
     let largest = feature.counts().iter().max().copied().unwrap_or(0).max(1);
     let mut table = Table::new();
-    table.load_style(UTF8_HORIZONTAL_ONLY).set_header(["bin", "rows", "share", ""]);
+    table.load_style(UTF8_BORDERS_ONLY).set_header(["bin", "rows", "share", ""]);
     for (bin, count) in feature.counts().iter().enumerate() {
         let share = *count as f64 / total as f64;
         let bar = "█".repeat((*count as f64 / largest as f64 * BAR as f64).round() as usize);
