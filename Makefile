@@ -31,7 +31,7 @@ test: ## Everything, against a real Kafka that it starts itself
 	@scripts/step "format" cargo fmt --all --check
 	@scripts/step "purity of topology/" scripts/purity
 	@scripts/step "clippy (builds RocksDB first: tens of CPU minutes)" cargo clippy --workspace --all-targets -- -D warnings
-	@scripts/step "unit, property and golden tests" cargo test --workspace --lib --bins --test golden --test oracle --test conformance
+	@scripts/step "unit, property and golden tests" cargo test --workspace --lib --bins --test it --test golden --test oracle --test conformance
 	@scripts/step "tests on a real Kafka" $(MAKE) --no-print-directory broker
 	@scripts/step "documentation" $(MAKE) --no-print-directory doc
 	@scripts/step "dependencies" $(MAKE) --no-print-directory deny
@@ -47,7 +47,7 @@ purity: ## Prove that topology/ has no input or output
 	scripts/purity
 
 unit: ## Tests without a broker
-	cargo test --workspace --lib --bins --test golden --test oracle --test conformance
+	cargo test --workspace --lib --bins --test it --test golden --test oracle --test conformance
 
 $(PYTHON): tests/oracle/requirements.txt
 	python3 -m venv $(CACHE)/python

@@ -81,7 +81,8 @@ pub enum RuntimeError {
 
 /// The graph of this application on this Kafka.
 pub struct Plan {
-    sub_topologies: BTreeMap<Arc<str>, Arc<SubTopology>>,
+    /// The parts of the graph, by input topic.
+    pub sub_topologies: BTreeMap<Arc<str>, Arc<SubTopology>>,
     partitions: u32,
     message_bytes_max: usize,
 }

@@ -203,9 +203,9 @@ fn every_event_that_the_input_implies_is_there_once() {
             handmade(None, 0),
         ],
     );
-    let worker = run.worker(&run.path("state"));
+    let mut worker = run.worker(&run.path("state"));
     run.produce(&file, None);
-    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE);
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut worker]);
     worker.stop();
     let verified = run.verify();
     eprintln!("{verified:?}");
@@ -237,9 +237,9 @@ fn nothing_is_lost_or_doubled_when_instances_come_go_and_die() {
         eprintln!("seconds from kill to the next committed event: {:.1}", killed.elapsed().as_secs_f64());
         second.wait_for("restored store", 1, PATIENCE);
         third.kill();
-        let empty = run.worker(&run.path("empty"));
+        let mut empty = run.worker(&run.path("empty"));
         sending.join().expect("sent");
-        wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE);
+        wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut second, &mut empty]);
         for (name, worker) in [("old directory", &second), ("empty directory", &empty)] {
             let restored: Vec<u64> = worker
                 .log()
@@ -281,12 +281,12 @@ fn the_same_input_monitored_twice_gives_the_same_bytes() {
     };
     // The event id names the application, so the second run is of the same one, begun again from nothing.
     let other = unique("twice-events-again");
-    let first = run.worker(&run.path("one"));
-    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE);
+    let mut first = run.worker(&run.path("one"));
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut first]);
     first.stop();
     let again = unique("twice-again");
-    let second = run.worker_of(&again, &other, &run.path("two"));
-    wait_until_consumed(bootstrap(), &again, &run.topic, PATIENCE);
+    let mut second = run.worker_of(&again, &other, &run.path("two"));
+    wait_until_consumed(bootstrap(), &again, &run.topic, PATIENCE, &mut [&mut second]);
     second.stop();
     let renamed = |mut events: std::collections::BTreeMap<_, Vec<Vec<u8>>>| {
         for value in events.values_mut().flatten() {

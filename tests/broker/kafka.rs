@@ -16,6 +16,8 @@ use rdkafka::message::{Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use crate::leeway::Worker;
+
 /// A start takes seconds; on a busy machine many.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -263,15 +265,20 @@ pub(crate) fn positions(bootstrap: &str, group: &str, topic: &str) -> BTreeMap<i
         .collect()
 }
 
-/// Waits until the group has committed every partition's end.
-pub(crate) fn wait_until_consumed(bootstrap: &str, group: &str, topic: &str, timeout: Duration) {
+/// Waits until the group has committed every partition's end. The workers must live meanwhile.
+pub(crate) fn wait_until_consumed(bootstrap: &str, group: &str, topic: &str, timeout: Duration, workers: &mut [&mut Worker]) {
     let deadline = Instant::now() + timeout;
     loop {
         let positions = positions(bootstrap, group, topic);
         if positions.values().all(|(committed, end)| *committed == Some(*end)) {
             return;
         }
-        assert!(Instant::now() < deadline, "{group} did not reach the end of {topic}: {positions:?}");
+        workers.iter_mut().for_each(|worker| worker.expect_running());
+        assert!(
+            Instant::now() < deadline,
+            "{group} did not reach the end of {topic}: {positions:?}\n{}",
+            workers.iter().map(|worker| worker.log()).collect::<String>()
+        );
         std::thread::sleep(Duration::from_millis(200));
     }
 }

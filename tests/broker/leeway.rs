@@ -80,6 +80,13 @@ impl Worker {
         }
     }
 
+    /// Panics with its log if it has ended.
+    pub(crate) fn expect_running(&mut self) {
+        if let Some(status) = self.child.try_wait().expect("a status") {
+            panic!("the worker ended with {status}:\n{}", self.log());
+        }
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id() as i32), signal).expect("the process is there");

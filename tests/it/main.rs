@@ -1,0 +1,4 @@
+//! The runtime on the embedded broker, single-threaded, on a clock that only the tests move.
+
+mod rules;
+mod world;

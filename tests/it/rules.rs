@@ -1,0 +1,241 @@
+//! The rules of exactly-once, one by one. Each test fails when its rule is taken out.
+
+use std::time::Duration;
+
+use leeway::broker::AbortCause;
+use leeway::broker::memory::{CommitStep, Fault, Script};
+use leeway::state::store::{Batch, StateStore, TaskRange};
+use leeway::stream_thread::ThreadError;
+use leeway::task::progress::Progress;
+use leeway_topology::ids::{Offset, Partition};
+use leeway_topology::state::progress_key;
+
+use crate::world::{COMMIT_INTERVAL, SESSION_TIMEOUT, World};
+
+fn running(instance: &crate::world::Instance) -> usize {
+    instance.thread.task_states()["running"]
+}
+
+#[test]
+fn records_are_checked_and_committed_once() {
+    let world = World::new(2);
+    let mut one = world.start("one");
+    world.produce(0, 250);
+    world.produce(1, 100);
+    world.drain(&mut [&mut one]);
+    world.expect_checks(350);
+    world.stop(one);
+}
+
+#[test]
+fn aborted_epoch_is_processed_again() {
+    for cause in [AbortCause::Unavailable, AbortCause::TimedOut, AbortCause::Rejoin] {
+        let world = World::new(1);
+        world.broker.inject(Script::new([
+            (CommitStep::SendOffsets, Fault::Refuse(cause)),
+            (CommitStep::Commit, Fault::Refuse(cause)),
+        ]));
+        let mut one = world.start("one");
+        world.produce(0, 200);
+        world.drain(&mut [&mut one]);
+        world.expect_checks(200);
+    }
+}
+
+#[test]
+fn unknown_outcome_that_was_a_commit_is_applied_and_not_repeated() {
+    let world = World::new(2);
+    world.broker.inject(Script::new([
+        (CommitStep::Reply, Fault::LoseReply),
+        (CommitStep::Reply, Fault::LoseReply),
+    ]));
+    let mut one = world.start("one");
+    world.produce(0, 200);
+    world.produce(1, 200);
+    world.drain(&mut [&mut one]);
+    world.produce(0, 100);
+    world.drain(&mut [&mut one]);
+    world.expect_checks(500);
+}
+
+#[test]
+fn unknown_outcome_that_was_no_commit_is_processed_again() {
+    for step in [CommitStep::Produce, CommitStep::SendOffsets, CommitStep::Commit] {
+        let world = World::new(2);
+        world.broker.inject(Script::new([(step, Fault::LoseReply), (step, Fault::LoseReply)]));
+        let mut one = world.start("one");
+        world.produce(0, 200);
+        world.produce(1, 200);
+        world.drain(&mut [&mut one]);
+        world.expect_checks(400);
+    }
+}
+
+#[test]
+fn zombie_that_slept_through_a_rebalance_commits_nothing() {
+    let world = World::new(1);
+    let mut one = world.start("one");
+    world.run_until(&mut [&mut one], |instances| running(instances[0]) == 1).expect("it runs");
+    world.produce(0, 100);
+    // Polled into the open epoch, which is not due yet.
+    one.thread.step(world.now()).expect("a step");
+    world.pass(SESSION_TIMEOUT * 2);
+    let mut two = world.start("two");
+    world.drain(&mut [&mut two]);
+    world.expect_checks(100);
+    // The zombie wakes with a due epoch; its client rejoins in the background.
+    for _ in 0..200 {
+        one.thread.step(world.now()).expect("a step");
+        two.thread.step(world.now()).expect("a step");
+        world.pass(COMMIT_INTERVAL);
+    }
+    world.produce(0, 100);
+    world.drain(&mut [&mut one, &mut two]);
+    world.expect_checks(200);
+}
+
+#[test]
+fn restore_waits_for_markers_that_reach_the_changelog_after_the_group() {
+    let world = World::new(1);
+    let mut one = world.start("one");
+    world.produce(0, 100);
+    world.drain(&mut [&mut one]);
+    world
+        .broker
+        .inject(Script::new([(CommitStep::Commit, Fault::DelayMarkers(Duration::from_secs(5)))]));
+    world.produce(0, 100);
+    world.drain(&mut [&mut one]);
+    // Gone with its disk, while the group's offset says 200 and the changelog's committed end 100.
+    drop(one);
+    world.pass(SESSION_TIMEOUT / 2);
+    let mut two = world.start("two");
+    world
+        .run_until(&mut [&mut two], |instances| running(instances[0]) == 1)
+        .expect("no contradiction between group and changelog");
+    world.produce(0, 50);
+    world.drain(&mut [&mut two]);
+    world.expect_checks(250);
+}
+
+#[test]
+fn refusal_of_the_same_records_three_times_is_fatal_and_names_where() {
+    let world = World::new(1);
+    world
+        .broker
+        .inject(Script::new([(CommitStep::Produce, Fault::Refuse(AbortCause::Refused)); 3]));
+    let mut one = world.start("one");
+    world.produce(0, 50);
+    let error = world.run_until(&mut [&mut one], |_| false).expect_err("poison");
+    let ThreadError::Fatal(text) = error else { panic!("{error}") };
+    assert!(text.contains("in-0@0") && text.contains("3 times"), "{text}");
+}
+
+#[test]
+fn fenced_once_goes_on_and_twice_is_fatal() {
+    let world = World::new(1);
+    world.broker.inject(Script::new([(CommitStep::Produce, Fault::Fence)]));
+    let mut one = world.start("one");
+    world.produce(0, 50);
+    world.drain(&mut [&mut one]);
+    world.expect_checks(50);
+    world.broker.inject(Script::new([(CommitStep::Produce, Fault::Fence)]));
+    world.produce(0, 50);
+    let error = world.run_until(&mut [&mut one], |_| false).expect_err("a second writer");
+    assert!(error.to_string().contains("copied"), "{error}");
+}
+
+#[test]
+fn task_waits_for_the_lease_of_another_thread_of_its_process() {
+    let world = World::new(1);
+    let store = StateStore::in_memory();
+    let held = store
+        .lease(TaskRange {
+            store: "windows-in".into(),
+            partition: Partition(0),
+        })
+        .expect("nobody holds it");
+    let mut one = world.start_on("one", 1, 0, store);
+    world.produce(0, 50);
+    for _ in 0..100 {
+        one.thread.step(world.now()).expect("a step");
+        world.pass(COMMIT_INTERVAL);
+    }
+    assert_eq!(one.thread.task_states()["created"], 1);
+    assert!(world.events().is_empty());
+    drop(held);
+    world.drain(&mut [&mut one]);
+    world.expect_checks(50);
+}
+
+#[test]
+fn crash_between_commit_and_store_replays_the_changelog_and_loses_nothing() {
+    let world = World::new(1);
+    let store = StateStore::in_memory();
+    let mut one = world.start_on("one", 1, 0, store.clone());
+    world.produce(0, 100);
+    world.drain(&mut [&mut one]);
+    // The transaction is through, the reply never comes: as if killed before the WriteBatch.
+    world.broker.inject(Script::new([(CommitStep::Reply, Fault::Wait(Duration::MAX))]));
+    world.produce(0, 100);
+    world.run_until(&mut [&mut one], |_| world.is_drained()).expect("committed on the broker");
+    drop(one);
+    let mut again = world.start_on("one", 1, 1, store);
+    world.pass(SESSION_TIMEOUT * 2);
+    world.produce(0, 50);
+    world.drain(&mut [&mut again]);
+    world.expect_checks(250);
+}
+
+#[test]
+fn store_that_contradicts_the_group_is_restored_from_the_changelogs_start() {
+    let world = World::new(1);
+    let store = StateStore::in_memory();
+    let mut one = world.start_on("one", 1, 0, store.clone());
+    world.produce(0, 100);
+    world.drain(&mut [&mut one]);
+    world.stop(one);
+    {
+        let lease = store
+            .lease(TaskRange {
+                store: "windows-in".into(),
+                partition: Partition(0),
+            })
+            .expect("free");
+        let stored = lease.get(&progress_key()).expect("readable").expect("progress");
+        let mut progress = Progress::from_bytes(&stored).expect("progress");
+        progress.next_offset = Offset(progress.next_offset.0 - 10);
+        let mut batch = Batch::new();
+        batch.put(&lease, &progress_key(), Some(&progress.to_bytes()));
+        store.write(batch).expect("written");
+    }
+    let mut again = world.start_on("one", 1, 1, store);
+    world.produce(0, 50);
+    world.drain(&mut [&mut again]);
+    world.expect_checks(150);
+}
+
+#[test]
+fn partitions_move_to_a_second_instance_and_back_without_a_gap() {
+    let world = World::new(4);
+    let mut one = world.start("one");
+    for partition in 0..4 {
+        world.produce(partition, 105);
+    }
+    world.drain(&mut [&mut one]);
+    let mut two = world.start("two");
+    world
+        .run_until(&mut [&mut one, &mut two], |instances| {
+            running(instances[0]) == 2 && running(instances[1]) == 2
+        })
+        .expect("shared");
+    for partition in 0..4 {
+        world.produce(partition, 105);
+    }
+    world.drain(&mut [&mut one, &mut two]);
+    world.stop(one);
+    for partition in 0..4 {
+        world.produce(partition, 40);
+    }
+    world.drain(&mut [&mut two]);
+    world.expect_checks(4 * 250);
+}
