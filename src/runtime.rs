@@ -47,6 +47,9 @@ const TRANSACTION_SWEEP: Duration = Duration::from_secs(15);
 /// Room for headers and framing above the largest input record.
 const MESSAGE_BYTES_MARGIN: usize = 64 << 10;
 
+/// librdkafka's default of `batch.size`.
+const BATCH_BYTES: usize = 1_000_000;
+
 /// What a runtime is started with.
 pub struct Settings {
     /// Consumer group, prefix of internal topics and transactional ids.
@@ -85,6 +88,7 @@ pub struct Plan {
     pub sub_topologies: BTreeMap<Arc<str>, Arc<SubTopology>>,
     partitions: u32,
     message_bytes_max: usize,
+    batch_bytes_max: usize,
 }
 
 /// Finds, checks and creates the topics of all monitors.
@@ -109,6 +113,7 @@ pub fn plan<B: Broker>(broker: &B, application_id: &str, monitors: &[Arc<Monitor
     let largest = inputs.values().map(|facts| facts.partitions).max().unwrap_or(1);
     let mut sub_topologies = BTreeMap::new();
     let mut message_bytes_max = 0;
+    let mut batch_bytes_max = BATCH_BYTES;
     for (index, (topic, monitors)) in by_topic.into_iter().enumerate() {
         let input = inputs[&topic];
         message_bytes_max = message_bytes_max.max(input.message_bytes_max + MESSAGE_BYTES_MARGIN);
@@ -136,6 +141,7 @@ pub fn plan<B: Broker>(broker: &B, application_id: &str, monitors: &[Arc<Monitor
         let store = store_name(&topic);
         let changelog = changelog_topic(application_id, &store);
         let facts = topics::changelog(broker, &changelog, input.partitions, input.message_bytes_max)?;
+        batch_bytes_max = batch_bytes_max.min(dead_letters.message_bytes_max).min(facts.message_bytes_max);
         let sub_topology = SubTopology {
             index,
             topic: topic.clone(),
@@ -158,6 +164,7 @@ pub fn plan<B: Broker>(broker: &B, application_id: &str, monitors: &[Arc<Monitor
         sub_topologies,
         partitions,
         message_bytes_max,
+        batch_bytes_max,
     })
 }
 
@@ -201,6 +208,7 @@ impl Runtime {
             process_id: settings.process_id,
             transaction_timeout: settings.transaction_timeout,
             message_bytes_max: plan.message_bytes_max,
+            batch_bytes_max: plan.batch_bytes_max,
             stopping: stopping.clone(),
             exits,
             ready: Arc::new(Mutex::new(BTreeMap::new())),
@@ -248,6 +256,7 @@ struct Supervisor<B: Broker> {
     process_id: String,
     transaction_timeout: Duration,
     message_bytes_max: usize,
+    batch_bytes_max: usize,
     stopping: Arc<AtomicBool>,
     exits: Sender<Exit>,
     ready: Arc<Mutex<BTreeMap<usize, bool>>>,
@@ -265,6 +274,7 @@ impl<B: Broker> Supervisor<B> {
             client_id: format!("{application_id}-{}-{name}", self.process_id),
             transaction_timeout: self.transaction_timeout,
             message_bytes_max: self.message_bytes_max,
+            batch_bytes_max: self.batch_bytes_max,
         })?;
         let tag = EpochTag::new(&self.process_id, number, rand::random());
         let thread = StreamThread::new(name.clone(), client, self.context.clone(), tag);

@@ -324,6 +324,8 @@ pub struct ClientSettings {
     pub transaction_timeout: Duration,
     /// Largest record that the producer accepts, bytes, uncompressed.
     pub message_bytes_max: usize,
+    /// Largest batch that every output topic takes: their smallest `max.message.bytes`. Brokers check it against whole batches.
+    pub batch_bytes_max: usize,
 }
 
 /// A topic as it is.

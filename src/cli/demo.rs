@@ -279,6 +279,7 @@ impl<C: StreamClient> Seen<C> {
             client_id: format!("{application_id}-reader"),
             transaction_timeout: Duration::from_secs(10),
             message_bytes_max: 1 << 20,
+            batch_bytes_max: 1 << 20,
         })?;
         let found = broker
             .describe_topic(&monitor.events_topic, Duration::from_secs(10))?

@@ -14,7 +14,7 @@ use crate::verify::{Expectation, Verified, verify};
 
 const PARTITIONS: i32 = 6;
 const WINDOW: (u64, u64) = (1000, 100);
-const PATIENCE: Duration = Duration::from_secs(240);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Nine ways to be no JSON object.
 fn bad(kind: usize, random: &mut StdRng) -> Vec<u8> {
@@ -49,18 +49,19 @@ fn row(random: &mut StdRng, shift: f64, odd: bool, line: &mut String) {
     .expect("a string");
 }
 
-struct Run {
+/// One application on a topic of its own.
+pub(crate) struct Run {
     directory: tempfile::TempDir,
-    application: String,
-    topic: String,
-    events: String,
+    pub(crate) application: String,
+    pub(crate) topic: String,
+    pub(crate) events: String,
     dead_letters: String,
     reference: Value,
 }
 
 impl Run {
     /// A topic, and a reference of rows like those that will come.
-    fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (application, topic, events) = (unique(name), unique(&format!("{name}-data")), unique(&format!("{name}-events")));
         let (train, reference) = (directory.path().join("train.jsonl"), directory.path().join("reference.json"));
@@ -99,11 +100,11 @@ impl Run {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    fn worker(&self, state: &Path) -> Worker {
+    pub(crate) fn worker(&self, state: &Path) -> Worker {
         self.worker_of(&self.application, &self.events, state)
     }
 
@@ -131,7 +132,7 @@ impl Run {
     }
 
     /// Rows with one bad in a hundred, drifting from the middle on, as a file of lines.
-    fn rows(&self, name: &str, rows: usize, seed: u64) -> PathBuf {
+    pub(crate) fn rows(&self, name: &str, rows: usize, seed: u64) -> PathBuf {
         let (mut random, mut text, mut line) = (StdRng::seed_from_u64(seed), Vec::new(), String::new());
         let mut kind = 0;
         for number in 0..rows {
@@ -149,7 +150,7 @@ impl Run {
         path
     }
 
-    fn produce(&self, file: &Path, rate: Option<u32>) {
+    pub(crate) fn produce(&self, file: &Path, rate: Option<u32>) {
         let mut command = leeway();
         command
             .arg("produce")
@@ -161,7 +162,7 @@ impl Run {
         eprint!("{}", succeed(&mut command));
     }
 
-    fn verify(&self) -> Verified {
+    pub(crate) fn verify(&self) -> Verified {
         let expectation = Expectation {
             topic: &self.topic,
             events_topic: &self.events,

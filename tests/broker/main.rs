@@ -1,6 +1,8 @@
 //! Tests on a real Apache Kafka.
 
 mod exactly_once;
+mod fail_points;
 mod kafka;
 mod leeway;
+mod reference;
 mod verify;

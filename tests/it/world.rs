@@ -102,6 +102,7 @@ impl World {
             client_id: process.to_owned(),
             transaction_timeout: Duration::from_secs(10),
             message_bytes_max: 1 << 20,
+            batch_bytes_max: 1 << 20,
         };
         let client = self.broker.client(&settings).expect("a client");
         let tag = EpochTag::new(process, thread, life);

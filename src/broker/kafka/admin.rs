@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use leeway_topology::ids::{Offset, Partition, Timestamp};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic as NativeTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::{ClientContext, DefaultClientContext};
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::Message;
@@ -16,7 +17,7 @@ use tracing::debug;
 
 use super::client::KafkaClient;
 use super::producer::KafkaProducer;
-use super::{KafkaBroker, bounded, errors, requests};
+use super::{KafkaBroker, bounded, errors, log, requests};
 use crate::broker::{Broker, BrokerError, ClientSettings, CommittedOffset, FetchedRecord, LogRange, NewTopic, TopicDescription, TopicPartition};
 
 /// One poll while a topic is read.
@@ -61,6 +62,10 @@ impl KafkaBroker {
 struct Quiet;
 
 impl ClientContext for Quiet {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log::pass_on(level, facility, line);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "reader");
     }

@@ -18,6 +18,9 @@ use super::transactions::{Command, Transactions};
 use super::{KafkaBroker, bounded, ffi};
 use crate::broker::{BrokerError, ClientEvent, ClientSettings, EpochCommit, FetchedRecord, GroupMetadata, StreamClient, TopicPartition};
 
+/// Header of a batch, and a margin.
+const BATCH_OVERHEAD_BYTES: usize = 512;
+
 /// See the module. Fields are dropped in order: what holds a consumer goes before it.
 pub struct KafkaClient {
     commands: Option<Sender<Command>>,
@@ -51,6 +54,11 @@ impl KafkaClient {
             .set("transactional.id", &settings.transactional_id)
             .set("transaction.timeout.ms", settings.transaction_timeout.as_millis().to_string())
             .set("message.timeout.ms", settings.transaction_timeout.as_millis().to_string())
+            // A batch larger than a topic's limit is refused whole, and librdkafka does not split it. One record may be larger than a batch.
+            .set(
+                "batch.size",
+                settings.batch_bytes_max.saturating_sub(BATCH_OVERHEAD_BYTES).max(1).to_string(),
+            )
             .set("message.max.bytes", settings.message_bytes_max.max(1_000_000).to_string());
         for (name, value) in [("linger.ms", "5"), ("queue.buffering.max.messages", "500000")] {
             if !broker.properties.contains_key(name) {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use leeway_topology::ids::{Offset, Partition, Timestamp};
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
@@ -17,8 +18,8 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset as Position, TopicPartitionList};
 use tracing::{debug, warn};
 
-use super::errors;
 use super::signal::Signal;
+use super::{errors, log};
 use crate::broker::{BrokerError, ClientEvent, FetchedRecord, Header, Headers, TopicPartition};
 
 /// A seek is answered by librdkafka's own thread, without the broker.
@@ -38,6 +39,10 @@ pub(super) enum Rebalanced {
 }
 
 impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log::pass_on(level, facility, line);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "consumer");
     }

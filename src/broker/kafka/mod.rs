@@ -24,6 +24,7 @@ mod client;
 mod consumer;
 mod errors;
 mod ffi;
+mod log;
 mod producer;
 mod requests;
 mod signal;

@@ -4,12 +4,13 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::client::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, DeliveryResult, Producer, ProducerContext};
 use tracing::debug;
 
 use super::transactions::send;
-use super::{bounded, errors};
+use super::{bounded, errors, log};
 use crate::broker::{BrokerError, OutRecord, PlainProducer};
 
 /// How long a full queue may take to get room.
@@ -24,6 +25,10 @@ struct Side {
 }
 
 impl ClientContext for Side {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log::pass_on(level, facility, line);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "producer");
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use leeway_topology::ids::{Offset, Partition};
 use rdkafka::client::ClientContext;
-use rdkafka::config::ClientConfig;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
 use rdkafka::message::{Header as NativeHeader, Message, OwnedHeaders};
@@ -20,6 +20,7 @@ use rdkafka::{Offset as Position, TopicPartitionList};
 use tracing::{debug, warn};
 
 use super::errors::{self, Reaction};
+use super::log;
 use super::signal::Signal;
 use super::{Hook, TransactionStep};
 use crate::broker::{AbortCause, ClientEvent, CommitOutcome, EpochCommit, OutRecord, TopicPartition};
@@ -52,6 +53,10 @@ pub(super) struct ProducerSide {
 }
 
 impl ClientContext for ProducerSide {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        log::pass_on(level, facility, line);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(%error, reason, "producer");
     }

@@ -67,6 +67,7 @@ impl World {
             client_id: name.to_owned(),
             transaction_timeout: TRANSACTION_TIMEOUT,
             message_bytes_max: 1 << 20,
+            batch_bytes_max: 1 << 20,
         }
     }
 

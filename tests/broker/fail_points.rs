@@ -1,0 +1,142 @@
+//! A SIGKILL at every step between the begin of a transaction and the write of the store.
+//!
+//! The process that dies is this test binary, started once more: it runs the real runtime with a hook that kills it where it is told to.
+
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use leeway::broker::kafka::{KafkaBroker, TransactionStep};
+use leeway::http::Health;
+use leeway::reference_topic;
+use leeway::runtime::{Runtime, Settings, plan};
+use leeway::state::directory::StateDirectory;
+use leeway::state::store::{StateStore, StoreOptions};
+use leeway::stream_thread::FailPoint;
+use leeway::task::Start;
+use leeway::telemetry::metrics::Metrics;
+use leeway_topology::processor::Monitor;
+use leeway_topology::reference::Reference;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::exactly_once::{PATIENCE, Run};
+use crate::kafka::{bootstrap, wait_until_consumed};
+
+/// Set in the process that is to die: at which step, and with what settings.
+const CHILD: &str = "LEEWAY_TEST_FAIL_POINT";
+
+/// Every step, in the order in which an epoch passes them.
+const STEPS: [&str; 7] = [
+    "EpochSealed",
+    "Begun",
+    "Produced",
+    "OffsetsSent",
+    "Committed",
+    "BeforeStoreWrite",
+    "AfterStoreWrite",
+];
+
+/// Epochs that pass a step before it kills: so that there is a state to come back to.
+const PASSES: u32 = 3;
+
+#[test]
+fn sigkill_at_every_step_of_a_commit_loses_and_doubles_nothing() {
+    if let Ok(settings) = std::env::var(CHILD) {
+        return die_as_told(&settings);
+    }
+    let run = Run::new("steps");
+    let file = run.rows("rows.jsonl", 60_000, 11);
+    let state = run.path("state");
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| run.produce(&file, Some(1500)));
+        for step in STEPS {
+            let settings = [
+                step,
+                bootstrap(),
+                &run.application,
+                &run.topic,
+                &run.events,
+                path(&run.path("reference.json")),
+                path(&state),
+            ]
+            .join("\n");
+            let status = Command::new(std::env::current_exe().expect("this binary"))
+                .args([
+                    "fail_points::sigkill_at_every_step_of_a_commit_loses_and_doubles_nothing",
+                    "--exact",
+                    "--nocapture",
+                ])
+                .env(CHILD, settings)
+                .status()
+                .expect("it starts");
+            assert_eq!(
+                status.signal(),
+                Some(Signal::SIGKILL as i32),
+                "{step}: it should have been killed there, and ended with {status}"
+            );
+        }
+        sending.join().expect("sent");
+    });
+    let mut worker = run.worker(&state);
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut worker]);
+    worker.stop();
+    let verified = run.verify();
+    eprintln!("{} steps, {verified:?}", STEPS.len());
+    assert_eq!(verified.records, 60_000);
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("UTF-8")
+}
+
+/// Runs the stream processor until it passes the step for the last time.
+fn die_as_told(settings: &str) {
+    let mut settings = settings.lines().map(str::to_owned);
+    let mut next = || settings.next().expect("a setting");
+    let (step, bootstrap, application, topic, events, reference, state) = (next(), next(), next(), next(), next(), next(), next());
+    let passed = Arc::new(AtomicU32::new(0));
+    let at = move |name: String| {
+        if name == step && passed.fetch_add(1, Ordering::Relaxed) + 1 == PASSES {
+            kill(Pid::this(), Signal::SIGKILL).expect("this process");
+        }
+    };
+    let (of_transaction, of_thread) = (at.clone(), at);
+    let properties = [("session.timeout.ms".to_owned(), "6000".to_owned())].into();
+    let broker = KafkaBroker::new(&bootstrap, &properties)
+        .expect("a broker")
+        .with_hook(move |step: TransactionStep| of_transaction(format!("{step:?}")));
+    let directory = StateDirectory::open(Path::new(&state), &application).expect("a state directory");
+    let store = StateStore::open(&directory, StoreOptions::default()).expect("a store");
+    let mut monitor = Monitor::new("default", &topic);
+    monitor.events_topic = events.as_str().into();
+    let monitors = vec![Arc::new(monitor)];
+    let plan = plan(&broker, &application, &monitors, Start::Earliest).expect("topics");
+    let reference = Reference::from_json(&std::fs::read(reference).expect("a reference")).expect("a reference");
+    reference_topic::publish(&broker, &application, &reference).expect("published");
+    let references = reference_topic::load(&broker, &application).expect("references");
+    let settings = Settings {
+        application_id: application.as_str().into(),
+        process_id: directory.process_id().to_owned(),
+        num_stream_threads: Some(1),
+        commit_interval: Duration::from_millis(100),
+        transaction_timeout: Duration::from_secs(10),
+        monitors,
+        fail_point: Some(Arc::new(move |point: FailPoint| of_thread(format!("{point:?}")))),
+    };
+    let metrics = Arc::new(Metrics::new(1000).expect("metrics"));
+    let runtime = Runtime::start(
+        settings,
+        plan,
+        broker,
+        store,
+        Arc::new(references.published),
+        metrics,
+        Arc::new(Health::new()),
+    )
+    .expect("it starts");
+    runtime.join().expect("it ends by the signal only");
+}

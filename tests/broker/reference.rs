@@ -1,0 +1,115 @@
+//! What is built as a reference and then sent is no drift at all.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng};
+use serde_json::Value;
+
+use crate::kafka::{bootstrap, create_topic, read_committed, unique, wait_until_consumed};
+use crate::leeway::{Worker, leeway, succeed};
+
+const ROWS: usize = 1000;
+
+fn csv() -> String {
+    let mut random = StdRng::seed_from_u64(3);
+    let mut text = "amount,plan,doors,member,code,note\r\n".to_owned();
+    for row in 0..ROWS {
+        let amount = if row % 17 == 0 {
+            "NA".to_owned()
+        } else {
+            format!("{:.4}", random.random::<f64>() * 100.0)
+        };
+        let plan = ["basic", "pro", "\"free, really\"", ""][random.random_range(0..4)];
+        let member = ["True", "false", "TRUE"][random.random_range(0..3)];
+        let code = ["1", "1.0", "x7", "2"][random.random_range(0..4)];
+        write!(
+            text,
+            "{amount},{plan},{},{member},{code},\"a \"\"quoted\"\" note {}\"\r\n",
+            random.random_range(2..6),
+            row % 5
+        )
+        .expect("a string");
+    }
+    text
+}
+
+fn jsonl() -> String {
+    let mut random = StdRng::seed_from_u64(4);
+    let mut text = String::new();
+    for row in 0..ROWS {
+        let plan = ["\"basic\"", "\"pro\"", "null", "\"\\u00fcber\""][random.random_range(0..4)];
+        writeln!(
+            text,
+            "{{\"amount\": {}, \"plan\": {plan}, \"flag\": {}, \"level\": {}}}",
+            random.random::<f64>() - 0.5,
+            row % 3 == 0,
+            random.random_range(0..4)
+        )
+        .expect("a string");
+    }
+    text
+}
+
+fn psi_is_zero(name: &str, content: &str) {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (data, reference) = (directory.path().join(name), directory.path().join("reference.json"));
+    std::fs::write(&data, content).expect("written");
+    eprint!(
+        "{}",
+        succeed(
+            leeway()
+                .args(["reference", "build", "--input"])
+                .arg(&data)
+                .arg("--output")
+                .arg(&reference)
+        )
+    );
+    let (topic, events, application) = (unique("same"), unique("same-events"), unique("same-app"));
+    create_topic(bootstrap(), &topic, 1, &[]);
+    succeed(
+        leeway()
+            .arg("produce")
+            .arg(&data)
+            .args(["--topic", &topic, "--bootstrap-servers", bootstrap()]),
+    );
+    let rows = ROWS.to_string();
+    let arguments = [
+        "--application-id",
+        &application,
+        "--topic",
+        &topic,
+        "--events-topic",
+        &events,
+        "--window-size",
+        &rows,
+        "--window-every",
+        &rows,
+    ];
+    let mut all = arguments.to_vec();
+    all.extend(["--reference", reference.to_str().expect("UTF-8")]);
+    let mut worker = Worker::start(bootstrap(), &directory.path().join("state"), &all);
+    wait_until_consumed(bootstrap(), &application, &topic, Duration::from_secs(60), &mut [&mut worker]);
+    worker.stop();
+    let found = read_committed(bootstrap(), &events);
+    let features = serde_json::from_slice::<Value>(&std::fs::read(&reference).expect("a reference")).expect("JSON")["features"]
+        .as_array()
+        .expect("features")
+        .len();
+    assert_eq!(found.len(), features + 1, "one event per feature, and the summary");
+    for record in found {
+        let event: Value = serde_json::from_slice(&record.value.expect("a value")).expect("JSON");
+        assert_eq!(event["psi"], 0.0, "{event}");
+    }
+}
+
+#[test]
+fn csv_that_is_built_as_reference_and_sent_has_psi_zero() {
+    psi_is_zero("rows.csv", &csv());
+}
+
+#[test]
+fn json_lines_that_are_built_as_reference_and_sent_have_psi_zero() {
+    psi_is_zero("rows.jsonl", &jsonl());
+}
