@@ -50,7 +50,7 @@ pub fn plan_restore(checkpoint: Option<&Checkpoint>, range: LogRange, now: Times
 }
 
 /// One restore under way. Records are held back until a progress record shows that they are whole; a compacted changelog may hold its only
-/// progress record at the very end, so past [`RESTORE_BATCH_BYTES`] they are written without moving the checkpoint: a crash then reads the same
+/// progress record at the very end, so past some megabytes they are written without moving the checkpoint: a crash then reads the same
 /// records again, and since values are whole that ends in the same state.
 #[derive(Debug)]
 pub struct Restore {
