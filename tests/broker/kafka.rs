@@ -50,7 +50,7 @@ fn free_port() -> u16 {
 }
 
 fn start() -> Node {
-    let libs = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/scripts/kafka-jars"))
+    let libs = Command::new("scripts/kafka-jars")
         .stderr(Stdio::inherit())
         .output()
         .expect("scripts/kafka-jars runs");

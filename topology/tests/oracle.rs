@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use leeway_topology::drift::Thresholds;
@@ -34,14 +33,7 @@ struct Fixture {
 
 impl Fixture {
     fn read(name: &'static str) -> Self {
-        let file = |kind: &str| {
-            fs::read(
-                PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-                    .join("tests/oracle")
-                    .join(format!("{name}.{kind}")),
-            )
-            .unwrap()
-        };
+        let file = |kind: &str| fs::read(format!("tests/oracle/{name}.{kind}")).unwrap();
         // An empty line is a record: an empty value.
         let mut records: Vec<Vec<u8>> = file("records.jsonl").split(|&byte| byte == b'\n').map(<[u8]>::to_vec).collect();
         if records.last().is_some_and(Vec::is_empty) {
