@@ -60,6 +60,8 @@ pub struct Restore {
     covered: usize,
     progress: Option<(Vec<u8>, Checkpoint)>,
     records: u64,
+    /// The changelog offset after the last record taken.
+    next: Offset,
 }
 
 impl Restore {
@@ -84,6 +86,7 @@ impl Restore {
                 covered: 0,
                 progress: None,
                 records: 0,
+                next: from,
             },
             from,
         ))
@@ -95,6 +98,7 @@ impl Restore {
     /// When the store cannot be written, or a progress record is damaged.
     pub fn apply(&mut self, offset: Offset, key: &[u8], value: Option<&[u8]>, store: &StateStore, lease: &TaskLease) -> Result<(), StoreError> {
         self.records += 1;
+        self.next = offset.next();
         self.pending_bytes += key.len() + value.map_or(0, <[u8]>::len);
         if key.first() == Some(&(KeyKind::Progress as u8))
             && let Some(bytes) = value
@@ -119,6 +123,12 @@ impl Restore {
             self.write(store, lease)?;
         }
         Ok(())
+    }
+
+    /// Offsets that are still to be read before `end`: at least as many as there are records, since markers and what was compacted away count too.
+    #[must_use]
+    pub fn remaining(&self, end: Offset) -> u64 {
+        u64::try_from(end.0.saturating_sub(self.next.0)).unwrap_or_default()
     }
 
     /// Ends the restore at the changelog's end and gives the number of records read. What follows the last progress record is no whole epoch.

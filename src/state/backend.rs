@@ -28,6 +28,9 @@ pub(super) trait Backend: Send + Sync {
 
     /// Makes what was written survive a failure of the machine.
     fn flush(&self) -> Result<(), StoreError>;
+
+    /// Bytes that the state takes, about: on disk and in memory tables.
+    fn size_bytes(&self) -> u64;
 }
 
 /// One change of a batch, with whole keys.

@@ -54,6 +54,11 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
+    fn size_bytes(&self) -> u64 {
+        let map = self.entries.read().unwrap_or_else(PoisonError::into_inner);
+        map.iter().map(|(key, value)| (key.len() + value.len()) as u64).sum()
+    }
+
     fn flush(&self) -> Result<(), StoreError> {
         Ok(())
     }

@@ -89,6 +89,14 @@ impl Backend for RocksBackend {
         self.db.write(batch).map_err(|error| self.error("write", &error))
     }
 
+    fn size_bytes(&self) -> u64 {
+        let properties = ["rocksdb.total-sst-files-size", "rocksdb.cur-size-all-mem-tables"];
+        properties
+            .iter()
+            .filter_map(|name| self.db.property_int_value(*name).ok().flatten())
+            .sum()
+    }
+
     fn flush(&self) -> Result<(), StoreError> {
         self.db
             .flush_wal(true)

@@ -123,6 +123,13 @@ impl StateStore {
         }
     }
 
+    /// Bytes that the state takes, about; 0 once it is closed.
+    #[must_use]
+    pub fn size_bytes(&self) -> u64 {
+        let open = self.shared.open.read().unwrap_or_else(PoisonError::into_inner);
+        open.as_ref().map_or(0, |open| open.backend.size_bytes())
+    }
+
     /// Takes the lease of a task's key range; `None` while somebody else in this process holds it, or when the store is closed.
     #[must_use]
     pub fn lease(&self, task: TaskRange) -> Option<TaskLease> {

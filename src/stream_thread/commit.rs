@@ -290,8 +290,6 @@ impl<C: StreamClient> StreamThread<C> {
             {
                 task.committed = Some(sealed.ours.clone());
                 running.base = sealed.progress.next_offset;
-                task.metrics
-                    .publish(sealed.progress.next_offset, self.client.high_watermark(&sealed.input));
             }
         }
         for event in &epoch.checks {

@@ -31,13 +31,16 @@ use tracing::{error, info, warn};
 use crate::broker::{ClientEvent, StreamClient, TopicPartition};
 use crate::epoch::{EpochTag, OpenEpoch, SealedEpoch};
 use crate::state::store::{StateStore, StoreError};
-use crate::task::{SubTopology, Task};
+use crate::task::{Phase, SubTopology, Task};
 use crate::telemetry::metrics::Metrics;
 
 mod commit;
 mod process;
 mod rebalance;
 mod restore;
+
+/// How often metrics are brought up to date.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 
 /// The time of a step: the thread never asks a clock what to do next.
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +134,8 @@ pub struct StreamThread<C: StreamClient> {
     stopped: bool,
     commit_failures: commit::CommitFailures,
     fenced_at: Option<Duration>,
+    /// When the metrics were brought up to date last.
+    published: Duration,
     /// Bytes after which an epoch is sealed early; halved when a transaction timed out.
     epoch_bytes_max: usize,
 }
@@ -155,6 +160,7 @@ impl<C: StreamClient> StreamThread<C> {
             stopped: false,
             commit_failures: commit::CommitFailures::default(),
             fenced_at: None,
+            published: Duration::ZERO,
             epoch_bytes_max: process::EPOCH_BYTES_MAX,
         }
     }
@@ -173,6 +179,7 @@ impl<C: StreamClient> StreamThread<C> {
         busy |= self.process(now)?;
         self.seal_if_due(now);
         self.finish_revocation(now)?;
+        self.publish_metrics_if_due(now);
         if self.stopping && !self.stopped && self.is_settled() {
             self.tasks.clear();
             self.stopped = true;
@@ -256,6 +263,28 @@ impl<C: StreamClient> StreamThread<C> {
             task.suspend(now.elapsed + restore::RETRY_AFTER, true);
         }
         Ok(())
+    }
+
+    /// Lag and counts once a second, also when nothing is committed: a lag that grows because nothing moves is the one that matters.
+    fn publish_metrics_if_due(&mut self, now: Now) {
+        if now.elapsed < self.published + PUBLISH_EVERY {
+            return;
+        }
+        self.published = now.elapsed;
+        for (input, task) in &mut self.tasks {
+            match &mut task.phase {
+                Phase::Created(_) => {}
+                Phase::Restoring { restore, changelog, .. } => task.metrics.publish_restore(restore.remaining(changelog.last_stable)),
+                Phase::Running(running) => {
+                    task.metrics.publish(running.base, self.client.high_watermark(input));
+                    let metrics = &self.context.metrics;
+                    running
+                        .processor
+                        .drain_missing(&mut |monitor, feature, missing, count| metrics.missing_values(monitor, feature, missing, count));
+                }
+            }
+        }
+        self.context.metrics.set_state_bytes(self.context.store.size_bytes());
     }
 
     fn publish_states(&self) {

@@ -119,6 +119,7 @@ impl<C: StreamClient> StreamThread<C> {
             Ok(records) => records,
             Err(error) => return self.restore_failed(changelog, &error, now),
         };
+        task.metrics.publish_restore(0);
         info!(task = %task.id, records, elapsed_ms = (now.elapsed.saturating_sub(started)).as_millis(), "restored store");
         match run(task, input, changelog_range, &self.context) {
             Ok(running) => {
