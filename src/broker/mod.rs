@@ -230,7 +230,7 @@ pub enum ClientEvent {
     LogRange(TopicPartition, LogRange),
     /// The restore consumer stands at the end of this changelog partition (its last stable offset).
     RestoreEnd(TopicPartition),
-    /// An input or changelog partition cannot be read on from its position: out of range, deleted, made anew.
+    /// An input or changelog partition cannot be read on from its position: out of range, deleted, made anew. It has to be given back.
     PartitionError {
         /// Which.
         partition: TopicPartition,

@@ -50,7 +50,7 @@ impl<C: StreamClient> StreamThread<C> {
 
     pub(super) fn on_revoked(&mut self, partitions: Vec<TopicPartition>, lost: bool, now: Now) -> Result<(), ThreadError> {
         let group = self.client.group_metadata();
-        let lost = lost || self.client.assignment_lost() || group.member_id != self.member_id;
+        let lost = lost || self.client.assignment_lost() || !group.is_member() || group.member_id != self.member_id;
         info!(thread = %self.name, removed = partitions.len(), lost, "partitions revoked");
         self.context.metrics.rebalanced();
         if lost {

@@ -1,5 +1,6 @@
 //! Tests on a real Apache Kafka.
 
+mod adapter;
 mod exactly_once;
 mod fail_points;
 mod kafka;

@@ -145,10 +145,7 @@ impl StreamClient for KafkaClient {
         }
         match self.input.rebalanced() {
             Some(Rebalanced::Assigned(partitions)) => return Some(ClientEvent::Assigned(partitions)),
-            Some(Rebalanced::Revoked(partitions)) => {
-                let lost = self.input.consumer().assignment_lost();
-                return Some(ClientEvent::Revoked { partitions, lost });
-            }
+            Some(Rebalanced::Revoked { partitions, lost }) => return Some(ClientEvent::Revoked { partitions, lost }),
             None => {}
         }
         let event = self.answers.try_recv().ok()?;
@@ -182,7 +179,8 @@ impl StreamClient for KafkaClient {
     }
 
     fn start(&mut self, partition: &TopicPartition, offset: Offset) {
-        self.input.start(partition, offset);
+        let result = self.input.start(partition, offset);
+        self.check(result);
     }
 
     fn poll(&mut self, partition: &TopicPartition, max: usize, visit: &mut dyn FnMut(FetchedRecord<'_>) -> ControlFlow<()>) -> usize {
@@ -250,7 +248,8 @@ impl StreamClient for KafkaClient {
     fn start_restore(&mut self, partition: &TopicPartition, offset: Offset) {
         let result = self.restore.assign(std::slice::from_ref(partition));
         self.check(result);
-        self.restore.start(partition, offset);
+        let result = self.restore.start(partition, offset);
+        self.check(result);
     }
 
     fn poll_restore(&mut self, max: usize, visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>)) -> usize {

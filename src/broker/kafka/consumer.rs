@@ -26,6 +26,8 @@ use crate::broker::{BrokerError, ClientEvent, FetchedRecord, Header, Headers, To
 const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Queues rebalances; once `closing`, answers them itself, since nobody else does any more and closing waits for the answer.
+///
+/// Whether an assignment is lost is asked here, in the callback: librdkafka forgets it with the next change of the assignment.
 pub(super) struct Context {
     rebalances: Mutex<VecDeque<Rebalanced>>,
     closing: AtomicBool,
@@ -35,7 +37,7 @@ pub(super) struct Context {
 /// A rebalance event.
 pub(super) enum Rebalanced {
     Assigned(Vec<TopicPartition>),
-    Revoked(Vec<TopicPartition>),
+    Revoked { partitions: Vec<TopicPartition>, lost: bool },
 }
 
 impl ClientContext for Context {
@@ -52,7 +54,8 @@ impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let assigned = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Acquire) {
-            if !assigned && let Err(error) = consumer.incremental_unassign(list) {
+            // Everything was unassigned by `close` already.
+            if !assigned && let Err(error) = consumer.incremental_unassign(&TopicPartitionList::new()) {
                 debug!(%error, "unassign while closing");
             }
             return;
@@ -61,7 +64,10 @@ impl ConsumerContext for Context {
         let event = if assigned {
             Rebalanced::Assigned(partitions)
         } else {
-            Rebalanced::Revoked(partitions)
+            Rebalanced::Revoked {
+                partitions,
+                lost: consumer.assignment_lost(),
+            }
         };
         self.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
         self.signal.set();
@@ -83,17 +89,32 @@ pub(super) fn list<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>)
     list
 }
 
-/// A consumer and the queues of its partitions. The queues hold the consumer, and are dropped first.
+/// A consumer and its partitions, each with a queue of its own. The queues hold the consumer, and are dropped first.
+///
+/// A partition that the group assigned is handed to librdkafka only when its offset is known. The obvious way, to assign it paused at a logical
+/// offset (the end) and seek later, loses records: a reply about the logical offset that arrives after the seek is outdated, and librdkafka then
+/// asks again and moves to what it is told.
 pub(super) struct QueuedConsumer {
-    queues: BTreeMap<TopicPartition, Queue>,
+    partitions: BTreeMap<TopicPartition, Fetching>,
     consumer: Arc<BaseConsumer<Context>>,
     signal: Arc<Signal>,
+    /// A rebalance was told and not answered yet. librdkafka takes any change of the assignment for the answer, so none is made meanwhile.
+    unanswered: bool,
 }
 
-struct Queue {
-    queue: PartitionQueue<Context>,
-    /// Where it was told to start, and whether that took.
-    start: Option<(Offset, bool)>,
+/// How far an owned partition is.
+enum Fetching {
+    /// Nothing is to be fetched yet.
+    No,
+    /// From here, as soon as it may be assigned.
+    Wanted(Offset),
+    /// librdkafka has it.
+    Assigned {
+        queue: PartitionQueue<Context>,
+        start: Offset,
+        /// The seek to `start` did not take yet.
+        seek: bool,
+    },
 }
 
 /// What a partition's queue has to say beside records.
@@ -117,9 +138,10 @@ impl QueuedConsumer {
         let wake = signal.clone();
         consumer.set_nonempty_callback(move || wake.set());
         Ok(Self {
-            queues: BTreeMap::new(),
+            partitions: BTreeMap::new(),
             consumer: Arc::new(consumer),
             signal: signal.clone(),
+            unanswered: false,
         })
     }
 
@@ -129,21 +151,19 @@ impl QueuedConsumer {
 
     /// Serves callbacks. Gives what the main queue has to say: never a record, since every partition has its own queue.
     pub(super) fn serve(&mut self) -> Option<ClientEvent> {
-        self.seek_again();
+        if let Err(reason) = self.start_wanted() {
+            return Some(ClientEvent::Fatal { reason });
+        }
         match self.consumer.poll(Duration::ZERO)? {
             Ok(message) => {
                 let partition = TopicPartition::new(message.topic(), Partition(message.partition()));
-                // Fetched between the assignment and the split, so before `start`: not wanted. After it, it would be a gap.
-                match self.queues.get(&partition).and_then(|queue| queue.start) {
-                    Some((start, _)) if message.offset() >= start.0 => Some(ClientEvent::PartitionError {
-                        reason: format!(
-                            "offset {} came past the partition's own queue: this is a fault of Leeway",
-                            message.offset()
-                        ),
-                        partition,
-                    }),
-                    _ => None,
-                }
+                Some(ClientEvent::PartitionError {
+                    reason: format!(
+                        "offset {} came past the partition's own queue: this is a fault of Leeway",
+                        message.offset()
+                    ),
+                    partition,
+                })
             }
             Err(KafkaError::MessageConsumptionFatal(code)) => Some(ClientEvent::Fatal {
                 reason: format!("the consumer failed for good: {code}"),
@@ -171,67 +191,93 @@ impl QueuedConsumer {
         }
     }
 
-    pub(super) fn rebalanced(&self) -> Option<Rebalanced> {
-        self.consumer
-            .context()
-            .rebalances
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop_front()
+    /// The next rebalance, to be answered by [`Self::assign`] or [`Self::unassign`].
+    pub(super) fn rebalanced(&mut self) -> Option<Rebalanced> {
+        let next = self.queued_rebalance();
+        self.unanswered |= next.is_some();
+        next
     }
 
-    /// Adds partitions, paused: nothing is fetched before `start`. The end is a position that is always there, so nothing is out of range.
+    fn queued_rebalance(&self) -> Option<Rebalanced> {
+        let mut rebalances = self.consumer.context().rebalances.lock().unwrap_or_else(PoisonError::into_inner);
+        rebalances.pop_front()
+    }
+
+    fn owes_an_answer(&self) -> bool {
+        let rebalances = self.consumer.context().rebalances.lock().unwrap_or_else(PoisonError::into_inner);
+        self.unanswered || !rebalances.is_empty()
+    }
+
+    /// Takes partitions over, and answers a rebalance. Nothing is fetched before `start`.
     pub(super) fn assign(&mut self, partitions: &[TopicPartition]) -> Result<(), String> {
-        let mut at_end = list(partitions);
-        at_end.set_all_offsets(Position::End).map_err(|error| errors::text(&error))?;
+        for partition in partitions {
+            self.partitions.entry(partition.clone()).or_insert(Fetching::No);
+        }
+        self.unanswered = false;
         self.consumer
-            .incremental_assign(&at_end)
-            .map_err(|error| format!("assigning partitions: {}", errors::text(&error)))?;
-        if partitions.is_empty() {
+            .incremental_assign(&TopicPartitionList::new())
+            .map_err(|error| format!("accepting partitions: {}", errors::text(&error)))
+    }
+
+    /// Gives partitions back, and answers a rebalance. An empty list answers one in which nothing is left to give.
+    pub(super) fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), String> {
+        let mut assigned = TopicPartitionList::new();
+        for partition in partitions {
+            if let Some(Fetching::Assigned { .. }) = self.partitions.remove(partition) {
+                assigned.add_partition(&partition.topic, partition.partition.0);
+            }
+        }
+        self.unanswered = false;
+        self.consumer
+            .incremental_unassign(&assigned)
+            .map_err(|error| format!("unassigning partitions: {}", errors::text(&error)))
+    }
+
+    /// Begins, or begins anew, at an offset. librdkafka drops by itself what was fetched before a seek.
+    pub(super) fn start(&mut self, partition: &TopicPartition, offset: Offset) -> Result<(), String> {
+        match self.partitions.get_mut(partition) {
+            None => return Ok(()),
+            Some(Fetching::Assigned { start, seek, .. }) => (*start, *seek) = (offset, true),
+            Some(fetching) => *fetching = Fetching::Wanted(offset),
+        }
+        self.start_wanted()
+    }
+
+    /// Does what `start` asked for and what could not be done yet.
+    fn start_wanted(&mut self) -> Result<(), String> {
+        let mut due = false;
+        for (partition, fetching) in &mut self.partitions {
+            match fetching {
+                Fetching::Wanted(_) => due = true,
+                Fetching::Assigned {
+                    start, seek: wanted @ true, ..
+                } => match seek(&self.consumer, partition, *start) {
+                    Ok(()) => *wanted = false,
+                    Err(reason) => debug!(%partition, offset = %start, reason, "not sought yet"),
+                },
+                Fetching::No | Fetching::Assigned { .. } => {}
+            }
+        }
+        if !due || self.owes_an_answer() {
             return Ok(());
         }
-        self.consumer
-            .pause(&list(partitions))
-            .map_err(|error| format!("pausing partitions: {}", errors::text(&error)))?;
-        for partition in partitions {
+        let mut list = TopicPartitionList::new();
+        for (partition, fetching) in &mut self.partitions {
+            let Fetching::Wanted(start) = *fetching else { continue };
+            // Before the assignment, so that no record goes to the main queue.
             let mut queue = self
                 .consumer
                 .split_partition_queue(&partition.topic, partition.partition.0)
                 .ok_or_else(|| format!("{partition} has no queue"))?;
             let wake = self.signal.clone();
             queue.set_nonempty_callback(move || wake.set());
-            self.queues.insert(partition.clone(), Queue { queue, start: None });
-        }
-        Ok(())
-    }
-
-    /// Gives partitions back. An empty list answers a rebalance in which nothing is left to give.
-    pub(super) fn unassign(&mut self, partitions: &[TopicPartition]) -> Result<(), String> {
-        for partition in partitions {
-            self.queues.remove(partition);
+            list.add_partition_offset(&partition.topic, partition.partition.0, Position::Offset(start.0))
+                .map_err(|error| errors::text(&error))?;
+            *fetching = Fetching::Assigned { queue, start, seek: false };
         }
         self.consumer
-            .incremental_unassign(&list(partitions))
-            .map_err(|error| format!("unassigning partitions: {}", errors::text(&error)))
-    }
-
-    /// Begins, or begins anew, at an offset. librdkafka drops by itself what was fetched before a seek.
-    pub(super) fn start(&mut self, partition: &TopicPartition, offset: Offset) {
-        if let Some(queue) = self.queues.get_mut(partition) {
-            queue.start = Some((offset, false));
-            self.seek_again();
-        }
-    }
-
-    /// A partition that was just assigned may not take a seek yet.
-    fn seek_again(&mut self) {
-        for (partition, queue) in &mut self.queues {
-            let Some((offset, took @ false)) = &mut queue.start else { continue };
-            match seek(&self.consumer, partition, *offset) {
-                Ok(()) => *took = true,
-                Err(reason) => debug!(%partition, %offset, reason, "not started yet"),
-            }
-        }
+            .incremental_assign(&list)
+            .map_err(|error| format!("assigning partitions: {}", errors::text(&error)))
     }
 
     /// Hands records of one partition to `visit`; gives their number and what stopped it.
@@ -241,11 +287,7 @@ impl QueuedConsumer {
         max: usize,
         visit: &mut dyn FnMut(FetchedRecord<'_>) -> ControlFlow<()>,
     ) -> (usize, Option<QueueEvent>) {
-        let Some(Queue {
-            queue,
-            start: Some((start, true)),
-        }) = self.queues.get(partition)
-        else {
+        let Some(Fetching::Assigned { queue, start, seek: false }) = self.partitions.get(partition) else {
             return (0, None);
         };
         let mut taken = 0;
@@ -264,7 +306,7 @@ impl QueuedConsumer {
                 Some(Err(KafkaError::PartitionEOF(_))) => return (taken, Some(QueueEvent::End)),
                 Some(Err(error)) => match error.rdkafka_error_code() {
                     Some(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::UnknownTopicOrPartition | Code::UnknownPartition) => {
-                        return (taken, Some(QueueEvent::Failed(errors::text(&error))));
+                        return (taken, Some(QueueEvent::Failed(format!("started at {start}: {}", errors::text(&error)))));
                     }
                     _ => warn!(%partition, error = %errors::text(&error), "fetch"),
                 },
@@ -274,24 +316,29 @@ impl QueuedConsumer {
     }
 
     pub(super) fn partitions(&self) -> impl Iterator<Item = &TopicPartition> {
-        self.queues.keys()
+        self.partitions.keys()
     }
 
     /// Lets everything go, so that dropping the consumer only has to leave the group.
     pub(super) fn close(&mut self) {
         self.consumer.context().closing.store(true, Ordering::Release);
-        let held: Vec<_> = self.queues.keys().cloned().collect();
+        let held: Vec<_> = self.partitions.keys().cloned().collect();
         if let Err(reason) = self.unassign(&held) {
             debug!(reason, "unassign while closing");
         }
-        // A rebalance that was queued and never answered would hold the group up.
-        while let Some(event) = self.rebalanced() {
-            if let Rebalanced::Revoked(partitions) = event
-                && let Err(error) = self.consumer.incremental_unassign(&list(&partitions))
-            {
+        // A rebalance that was told and never answered would hold the group up. What is not asked for does no harm.
+        while self.queued_rebalance().is_some() {
+            if let Err(error) = self.consumer.incremental_unassign(&TopicPartitionList::new()) {
                 debug!(%error, "unassign while closing");
             }
         }
+    }
+}
+
+impl Drop for QueuedConsumer {
+    /// Also where a thread unwinds: dropping a consumer waits until its rebalances are answered, which nobody else would do.
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -303,7 +350,7 @@ fn seek(consumer: &BaseConsumer<Context>, partition: &TopicPartition, offset: Of
     for element in sought.elements() {
         element.error().map_err(|error| errors::text(&error))?;
     }
-    consumer.resume(&list([partition])).map_err(|error| errors::text(&error))
+    Ok(())
 }
 
 fn record<'a>(message: &'a BorrowedMessage<'_>) -> FetchedRecord<'a> {
