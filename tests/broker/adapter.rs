@@ -549,6 +549,23 @@ fn a_rebalance_moves_only_the_difference_and_old_group_metadata_is_refused() {
 }
 
 #[test]
+fn metadata_of_no_member_is_never_sent_since_the_broker_would_not_check_it() {
+    let broker = broker();
+    let (input, output) = (topic(&broker, 1), topic(&broker, 1));
+    let mut member = Member::new(&broker, &unique("app"), "1");
+    member.ready();
+    let nobody = member.client.group_metadata();
+    assert!(!nobody.is_member());
+    let outcome = member.commit(1, vec![out(&at(&output, 0), "a")], &[(&at(&input, 0), 1, "m")], nobody);
+    let CommitOutcome::Aborted { cause, .. } = outcome else {
+        panic!("{outcome:?}")
+    };
+    assert_eq!(cause, AbortCause::Rejoin);
+    assert_eq!(member.committed(&[at(&input, 0)]), [(at(&input, 0), None)]);
+    member.close(Duration::from_secs(5));
+}
+
+#[test]
 fn a_second_producer_of_the_same_transactional_id_fences_the_first() {
     let broker = broker();
     let (input, output) = (topic(&broker, 1), topic(&broker, 1));

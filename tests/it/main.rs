@@ -1,4 +1,5 @@
 //! The runtime on the embedded broker, single-threaded, on a clock that only the tests move.
 
+mod puppet;
 mod rules;
 mod world;

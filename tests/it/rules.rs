@@ -1,15 +1,18 @@
 //! The rules of exactly-once, one by one. Each test fails when its rule is taken out.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use leeway::broker::AbortCause;
 use leeway::broker::memory::{CommitStep, Fault, Script};
+use leeway::broker::{AbortCause, ClientEvent, TopicPartition};
+use leeway::epoch::EpochTag;
 use leeway::state::store::{Batch, StateStore, TaskRange};
-use leeway::stream_thread::ThreadError;
+use leeway::stream_thread::{FailPoint, StreamThread, ThreadError};
 use leeway::task::progress::Progress;
 use leeway_topology::ids::{Offset, Partition};
 use leeway_topology::state::progress_key;
 
+use crate::puppet::{Puppet, Strings};
 use crate::world::{COMMIT_INTERVAL, SESSION_TIMEOUT, World};
 
 fn running(instance: &crate::world::Instance) -> usize {
@@ -95,6 +98,134 @@ fn zombie_that_slept_through_a_rebalance_commits_nothing() {
 }
 
 #[test]
+fn zombie_that_sleeps_between_sealing_and_submitting_commits_nothing() {
+    let world = Arc::new(World::new(1));
+    let successor = Arc::new(Mutex::new(None));
+    let mut context = world.context(StateStore::in_memory());
+    let (in_hook, slot) = (world.clone(), successor.clone());
+    context.fail_point = Some(Arc::new(move |point| {
+        let mut slot = slot.lock().expect("not poisoned");
+        if point == FailPoint::EpochSealed && slot.is_none() {
+            // Its session ends, and another one does its work. The client knows: its heartbeats are answered by "unknown member".
+            in_hook.pass(SESSION_TIMEOUT * 2);
+            let mut two = in_hook.start("two");
+            in_hook.drain(&mut [&mut two]);
+            *slot = Some(two);
+        }
+    }));
+    let mut one = world.start_in("one", context);
+    world.produce(0, 100);
+    world
+        .run_until(&mut [&mut one], |_| successor.lock().expect("not poisoned").is_some())
+        .expect("it seals");
+    let mut two = successor.lock().expect("not poisoned").take().expect("a successor");
+    world.expect_checks(100);
+    world.produce(0, 100);
+    world.drain(&mut [&mut one, &mut two]);
+    world.expect_checks(200);
+}
+
+/// A running thread with an open epoch of 50 records, and the strings of its client.
+fn puppet_with_an_open_epoch(world: &World) -> (StreamThread<Puppet>, Arc<Mutex<Strings>>) {
+    let (client, strings) = Puppet::new(world.client("one", 1));
+    let context = Arc::new(world.context(StateStore::in_memory()));
+    let mut thread = StreamThread::new("one-1".to_owned(), client, context, EpochTag::new("one", 1, 0));
+    for _ in 0..1000 {
+        if thread.task_states()["running"] == world.partitions() && world.is_drained() {
+            world.produce(0, 50);
+            thread.step(world.now()).expect("a step");
+            return (thread, strings);
+        }
+        thread.step(world.now()).expect("a step");
+        world.pass(COMMIT_INTERVAL / 10);
+    }
+    panic!("it does not run");
+}
+
+fn expect_that_nothing_is_committed(world: &World, thread: &mut StreamThread<Puppet>) {
+    world.pass(COMMIT_INTERVAL);
+    thread.step(world.now()).expect("a step");
+    assert_eq!(thread.task_states()["running"], 0, "the task is gone");
+    world.pass(COMMIT_INTERVAL);
+    thread.step(world.now()).expect("a step");
+    assert!(world.events().is_empty(), "{:?}", world.events());
+}
+
+#[test]
+fn another_member_id_at_a_rebalance_means_that_everything_is_lost() {
+    let world = World::new(1);
+    let (mut thread, strings) = puppet_with_an_open_epoch(&world);
+    {
+        let mut strings = strings.lock().expect("strings");
+        strings.member_id = Some("somebody else".to_owned());
+        strings.events.push_back(ClientEvent::Assigned(Vec::new()));
+    }
+    expect_that_nothing_is_committed(&world, &mut thread);
+}
+
+#[test]
+fn assignment_that_the_client_knows_to_be_lost_is_not_committed_whatever_the_event_says() {
+    for empty_member_id in [true, false] {
+        let world = World::new(1);
+        let (mut thread, strings) = puppet_with_an_open_epoch(&world);
+        {
+            let mut strings = strings.lock().expect("strings");
+            if empty_member_id {
+                strings.member_id = Some(String::new());
+            } else {
+                strings.lost = true;
+            }
+            strings.events.push_back(ClientEvent::Revoked {
+                partitions: vec![TopicPartition::new("in", Partition(0))],
+                lost: false,
+            });
+        }
+        expect_that_nothing_is_committed(&world, &mut thread);
+    }
+}
+
+#[test]
+fn epoch_with_a_lost_partition_is_dropped_whole() {
+    let world = World::new(2);
+    let (mut thread, strings) = puppet_with_an_open_epoch(&world);
+    world.produce(1, 50);
+    thread.step(world.now()).expect("a step");
+    strings.lock().expect("strings").events.push_back(ClientEvent::Revoked {
+        partitions: vec![TopicPartition::new("in", Partition(0))],
+        lost: true,
+    });
+    for _ in 0..10 {
+        thread.step(world.now()).expect("a step");
+        world.pass(COMMIT_INTERVAL);
+    }
+    let events = world.events();
+    assert!(events.keys().all(|id| id.contains("/in/1/")), "{events:?}");
+    assert_eq!(events.len(), 5 * crate::world::EVENTS_PER_CHECK, "{events:?}");
+}
+
+#[test]
+fn another_member_id_before_an_epoch_begins_means_that_everything_is_lost() {
+    let world = World::new(1);
+    let (mut thread, strings) = puppet_with_an_open_epoch(&world);
+    for _ in 0..1000 {
+        if world.is_drained() {
+            break;
+        }
+        world.pass(COMMIT_INTERVAL);
+        thread.step(world.now()).expect("a step");
+    }
+    world.expect_checks(50);
+    strings.lock().expect("strings").member_id = Some("somebody else".to_owned());
+    world.produce(0, 50);
+    for _ in 0..10 {
+        thread.step(world.now()).expect("a step");
+        world.pass(COMMIT_INTERVAL);
+    }
+    assert_eq!(thread.task_states()["running"], 0, "the task is gone");
+    world.expect_checks(50);
+}
+
+#[test]
 fn restore_waits_for_markers_that_reach_the_changelog_after_the_group() {
     let world = World::new(1);
     let mut one = world.start("one");
@@ -102,7 +233,7 @@ fn restore_waits_for_markers_that_reach_the_changelog_after_the_group() {
     world.drain(&mut [&mut one]);
     world
         .broker
-        .inject(Script::new([(CommitStep::Commit, Fault::DelayMarkers(Duration::from_secs(5)))]));
+        .inject(Script::new([(CommitStep::Commit, Fault::DelayMarkers(SESSION_TIMEOUT * 3))]));
     world.produce(0, 100);
     world.drain(&mut [&mut one]);
     // Gone with its disk, while the group's offset says 200 and the changelog's committed end 100.

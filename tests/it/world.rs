@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use leeway::broker::memory::MemoryBroker;
+use leeway::broker::memory::{MemoryBroker, MemoryClient};
 use leeway::broker::{Broker, ClientSettings, NewTopic, OutRecord, PlainProducer};
 use leeway::epoch::EpochTag;
 use leeway::runtime::plan;
@@ -42,7 +42,7 @@ pub(crate) struct World {
 
 /// One stream thread.
 pub(crate) struct Instance {
-    pub(crate) thread: StreamThread<leeway::broker::memory::MemoryClient>,
+    pub(crate) thread: StreamThread<MemoryClient>,
 }
 
 impl World {
@@ -84,9 +84,25 @@ impl World {
 
     /// A thread of a process, on its store. `life` differs each time it is started.
     pub(crate) fn start_on(&self, process: &str, thread: usize, life: u32, store: StateStore) -> Instance {
+        let (name, tag) = (format!("{process}-{thread}"), EpochTag::new(process, thread, life));
+        Instance {
+            thread: StreamThread::new(name, self.client(process, thread), Arc::new(self.context(store)), tag),
+        }
+    }
+
+    /// The only thread of a process.
+    pub(crate) fn start_in(&self, process: &str, context: ThreadContext) -> Instance {
+        let (name, tag) = (format!("{process}-1"), EpochTag::new(process, 1, 0));
+        Instance {
+            thread: StreamThread::new(name, self.client(process, 1), Arc::new(context), tag),
+        }
+    }
+
+    /// What the threads of a process share.
+    pub(crate) fn context(&self, store: StateStore) -> ThreadContext {
         let monitors = [self.monitor.clone()];
         let plan = plan(&self.broker, APPLICATION, &monitors, Start::Earliest).expect("topics");
-        let context = ThreadContext {
+        ThreadContext {
             application_id: APPLICATION.into(),
             sub_topologies: plan.sub_topologies,
             store,
@@ -95,7 +111,11 @@ impl World {
             commit_interval: COMMIT_INTERVAL,
             hung_transaction_after: Duration::from_secs(25),
             fail_point: None,
-        };
+        }
+    }
+
+    /// The client of a thread.
+    pub(crate) fn client(&self, process: &str, thread: usize) -> MemoryClient {
         let settings = ClientSettings {
             application_id: APPLICATION.to_owned(),
             transactional_id: format!("{APPLICATION}-{process}-{thread}"),
@@ -104,11 +124,7 @@ impl World {
             message_bytes_max: 1 << 20,
             batch_bytes_max: 1 << 20,
         };
-        let client = self.broker.client(&settings).expect("a client");
-        let tag = EpochTag::new(process, thread, life);
-        Instance {
-            thread: StreamThread::new(format!("{process}-{thread}"), client, Arc::new(context), tag),
-        }
+        self.broker.client(&settings).expect("a client")
     }
 
     pub(crate) fn now(&self) -> Now {
@@ -148,6 +164,11 @@ impl World {
     /// Steps until everything that was produced is committed.
     pub(crate) fn drain(&self, instances: &mut [&mut Instance]) {
         self.run_until(instances, |_| self.is_drained()).expect("no thread fails");
+    }
+
+    pub(crate) fn partitions(&self) -> usize {
+        let topic = self.broker.describe_topic("in", Duration::ZERO).expect("described");
+        topic.map_or(0, |topic| topic.partitions as usize)
     }
 
     pub(crate) fn is_drained(&self) -> bool {

@@ -183,6 +183,13 @@ impl Transactions {
     }
 
     fn commit(&self, producer: &BaseProducer<ProducerSide>, epoch: EpochCommit) -> CommitOutcome {
+        if !epoch.group.is_member() {
+            // The broker would let it through unchecked. Nothing was begun, so nothing is to be aborted.
+            return CommitOutcome::Aborted {
+                reason: format!("{:?} cannot be checked by the broker", epoch.group),
+                cause: AbortCause::Rejoin,
+            };
+        }
         let deadline = Instant::now() + self.timeout;
         *producer.context().deliveries.lock().unwrap_or_else(PoisonError::into_inner) = Deliveries::default();
         if let Err(error) = self.prepare(producer, &epoch, deadline) {

@@ -95,13 +95,6 @@ impl Committing {
                 Ok(Some(CommitStep::SendOffsets))
             }
             CommitStep::SendOffsets => {
-                if !self.commit.group.is_member() {
-                    // The broker would skip its check.
-                    return Err(Refusal::Abort(
-                        AbortCause::Rejoin,
-                        format!("{:?} cannot be checked by the broker", self.commit.group),
-                    ));
-                }
                 if !self.commit.offsets.is_empty() {
                     state.send_offsets(&self.session, &settings.application_id, &self.commit, now)?;
                 }

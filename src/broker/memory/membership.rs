@@ -141,14 +141,17 @@ impl Membership {
         }
     }
 
-    /// Who this member is: as in librdkafka, a new generation is known before its event was served.
+    /// Who this member is: as in librdkafka, whose own thread sends the heartbeats, a new generation or the loss of the membership is known here
+    /// before its event was served.
     pub(super) fn metadata(&mut self, state: &State, group_id: &str) -> GroupMetadata {
-        if let Some(generation) = state.groups.get(group_id).and_then(|group| group.generation_of(&self.member_id)) {
+        let generation = state.groups.get(group_id).and_then(|group| group.generation_of(&self.member_id));
+        if let Some(generation) = generation {
             self.generation = generation;
         }
+        let member_id = if generation.is_some() { self.member_id.clone() } else { String::new() };
         GroupMetadata {
-            member_id: self.member_id.clone(),
-            generation: self.generation,
+            member_id,
+            generation: generation.unwrap_or(-1),
             token: Arc::new(()),
         }
     }

@@ -121,7 +121,10 @@ impl State {
         let (id, transaction) = self.coordinator.open(session, now)?;
         transaction.groups.insert(group_id.to_owned());
         let group = self.groups.entry(group_id.to_owned()).or_default();
-        group.check(&commit.group).map_err(|why| Refusal::Abort(AbortCause::Rejoin, why.0))?;
+        // As Kafka does: what names no member is let through unchecked.
+        if commit.group.is_member() {
+            group.check(&commit.group).map_err(|why| Refusal::Abort(AbortCause::Rejoin, why.0))?;
+        }
         group.add_pending(id, commit.offsets.iter().cloned());
         Ok(())
     }
