@@ -63,5 +63,8 @@ doc: ## The API's documentation, without warnings
 deny: ## Licences, sources and banned crates
 	scripts/deny
 
+bench: ## Throughput on a real Kafka, beside a bare consumer (release build; about 5 minutes and 1 GB of disk when built)
+	cargo bench --bench throughput
+
 compose: ## Validate docker-compose.yml with the real Compose parser
 	scripts/validate-compose
