@@ -4,11 +4,12 @@ use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use leeway_topology::state::KeyKind;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng};
 use serde_json::Value;
 
-use crate::kafka::{Handmade, bootstrap, create_topic, positions, produce, read_committed, unique, wait_until_consumed};
+use crate::kafka::{Handmade, OwnedRecord, bootstrap, create_topic, positions, produce, read_committed, unique, wait_until_consumed};
 use crate::leeway::{Worker, leeway, succeed};
 use crate::verify::{Expectation, Verified, verify};
 
@@ -174,6 +175,14 @@ impl Run {
     }
 }
 
+fn wait_for(mut condition: impl FnMut() -> bool, what: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 fn scale() -> usize {
     std::env::var("LEEWAY_TEST_RECORDS")
         .ok()
@@ -228,27 +237,34 @@ fn nothing_is_lost_or_doubled_when_instances_come_go_and_die() {
         let mut third = run.worker(&run.path("three"));
         third.wait_for("restored store", 1, PATIENCE);
         first.stop();
+        // Lags are published once a second.
+        wait_for(|| !second.partitions().is_empty(), "partitions of the second");
+        let orphans = second.partitions();
         second.kill();
         let killed = Instant::now();
-        let events = read_committed(bootstrap(), &run.events).len();
+        let of_orphans = || {
+            let partition = |record: &OwnedRecord| {
+                let event: Value = serde_json::from_slice(record.value.as_deref().expect("a value")).expect("JSON");
+                event["partition"].as_i64().expect("a partition")
+            };
+            let events = read_committed(bootstrap(), &run.events);
+            events.iter().filter(|record| orphans.contains(&partition(record))).count()
+        };
+        let events = of_orphans();
         let mut second = run.worker(&run.path("two"));
-        while read_committed(bootstrap(), &run.events).len() == events {
-            assert!(killed.elapsed() < PATIENCE, "no event after a kill");
-        }
-        eprintln!("seconds from kill to the next committed event: {:.1}", killed.elapsed().as_secs_f64());
+        wait_for(|| of_orphans() > events, "an event of the killed worker's partitions");
+        eprintln!(
+            "seconds from kill to the next committed event of the killed worker's {} partitions, session time-out 6 s: {:.1}",
+            orphans.len(),
+            killed.elapsed().as_secs_f64()
+        );
         second.wait_for("restored store", 1, PATIENCE);
         third.kill();
         let mut empty = run.worker(&run.path("empty"));
         sending.join().expect("sent");
         wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut second, &mut empty]);
         for (name, worker) in [("old directory", &second), ("empty directory", &empty)] {
-            let restored: Vec<u64> = worker
-                .log()
-                .lines()
-                .filter(|line| line.contains("restored store"))
-                .filter_map(|line| line.split("records=").nth(1)?.split(' ').next()?.parse().ok())
-                .collect();
-            eprintln!("changelog records replayed, {name}: {restored:?}");
+            eprintln!("changelog records replayed, {name}: {:?}", worker.replayed());
         }
         second.stop();
         empty.stop();
@@ -261,6 +277,51 @@ fn nothing_is_lost_or_doubled_when_instances_come_go_and_die() {
             .values()
             .all(|(committed, end)| *committed == Some(*end))
     );
+}
+
+#[test]
+fn old_directory_replays_only_what_came_after_its_last_commit() {
+    let run = Run::new("replay");
+    let file = run.rows("rows.jsonl", 60_000, 10);
+    let mut worker = run.worker(&run.path("state"));
+    std::thread::scope(|scope| {
+        let sending = scope.spawn(|| run.produce(&file, Some(10_000)));
+        // In the middle: every partition has committed some, and more is to come.
+        let far = |(committed, _): &(Option<i64>, i64)| committed.is_some_and(|offset| offset > 2000);
+        wait_for(|| positions(bootstrap(), &run.application, &run.topic).values().all(far), "commits");
+        worker.expect_running();
+        worker.kill();
+        sending.join().expect("sent");
+    });
+    let changelog = read_committed(bootstrap(), &format!("{}-windows-{}-changelog", run.application, run.topic));
+    // An epoch ends with its progress record. The last one may be committed in Kafka and not in the store.
+    let last_epoch = |partition: i32| {
+        let is_progress = |record: &OwnedRecord| record.key.as_deref().and_then(<[u8]>::first) == Some(&(KeyKind::Progress as u8));
+        let records: Vec<_> = changelog.iter().filter(|record| record.partition == partition).collect();
+        let (_, before) = records.split_last().expect("an epoch");
+        1 + before.iter().rev().take_while(|record| !is_progress(record)).count() as u64
+    };
+    let mut old = run.worker(&run.path("state"));
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut old]);
+    let replayed = old.replayed();
+    assert_eq!(replayed.len(), PARTITIONS as usize, "{replayed:?}");
+    for (task, records) in &replayed {
+        let partition = task.rsplit('_').next().and_then(|number| number.parse().ok()).expect("a partition");
+        assert!(
+            *records == 0 || *records == last_epoch(partition),
+            "{task} replayed {records} of a last epoch of {}",
+            last_epoch(partition)
+        );
+    }
+    old.stop();
+    let mut empty = run.worker(&run.path("empty"));
+    empty.wait_for("restored store", PARTITIONS as usize, PATIENCE);
+    eprintln!(
+        "changelog records replayed, old directory: {replayed:?}; empty directory: {:?}",
+        empty.replayed()
+    );
+    empty.stop();
+    assert_eq!(run.verify().records, 60_000);
 }
 
 #[test]

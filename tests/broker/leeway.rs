@@ -1,5 +1,6 @@
 //! Instances of the `leeway` binary, as a user starts them.
 
+use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -64,6 +65,32 @@ impl Worker {
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.lines.lock().expect("lines").join("\n")
+    }
+
+    /// The partitions for which it publishes a lag: those that it processes.
+    pub(crate) fn partitions(&self) -> BTreeSet<i64> {
+        let log = self.log();
+        let address = log
+            .split("http=")
+            .nth(1)
+            .and_then(|rest| rest.split_whitespace().next())
+            .expect("its address");
+        let mut answer = ureq::get(format!("http://{address}/metrics")).call().expect("metrics");
+        let text = answer.body_mut().read_to_string().expect("UTF-8");
+        text.lines()
+            .filter(|line| line.starts_with("kafka_consumer_lag{"))
+            .filter_map(|line| line.split("partition=\"").nth(1)?.split('"').next()?.parse().ok())
+            .collect()
+    }
+
+    /// Changelog records that each restore read, by task.
+    pub(crate) fn replayed(&self) -> Vec<(String, u64)> {
+        let field = |line: &str, name: &str| Some(line.split(name).nth(1)?.split(' ').next()?.to_owned());
+        self.log()
+            .lines()
+            .filter(|line| line.contains("restored store"))
+            .filter_map(|line| Some((field(line, "task=")?, field(line, "records=")?.parse().ok()?)))
+            .collect()
     }
 
     /// Waits until it has logged this text so many times.
