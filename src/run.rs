@@ -127,7 +127,14 @@ fn reference_file(monitor: &MonitorConfig) -> anyhow::Result<Option<Reference>> 
 /// A reference document, or a table of which one is built.
 fn read_reference(path: &Path, monitor: &MonitorConfig) -> anyhow::Result<Reference> {
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json")) {
-        let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let path = path.display();
+                anyhow::bail!("{path} is not there; make it with `leeway reference build --input train.csv --output {path}`")
+            }
+            Err(error) => return Err(error).with_context(|| path.display().to_string()),
+        };
         let reference = Reference::from_json(&bytes).with_context(|| path.display().to_string())?;
         return Ok(reference.with_monitor(&monitor.name));
     }

@@ -146,7 +146,7 @@ pub fn changelog<B: Broker>(broker: &B, topic: &str, partitions: u32, message_by
     }
     if facts.partitions > partitions {
         let fault = format!(
-            "has {} partitions, the input has {partitions}: the input was made anew; run `leeway reset`, or use a new application id",
+            "has {} partitions, the input has {partitions}: the input was made anew; use a new application id",
             facts.partitions
         );
         return Err(TopicError::Unfit {

@@ -32,7 +32,7 @@ enum Command {
   leeway reference build --input train.csv --output reference.json
   leeway reference build --input train.jsonl --output reference.json --feature age=edges:18,30,50 --feature plan=categorical")]
     Build(BuildArgs),
-    /// Makes a reference the current one of its monitor, for running workers and those to come
+    /// Makes a reference the current one of its monitor, for workers that start from now on
     #[command(after_help = "Examples:
   leeway reference publish reference.json --bootstrap-servers kafka:9092")]
     Publish(PublishArgs),

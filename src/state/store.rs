@@ -264,7 +264,10 @@ impl TaskLease {
 
 impl ReadStore for TaskLease {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        TaskLease::get(self, key).map_err(|error| StateError::Store(error.to_string()))
+        TaskLease::get(self, key).map_err(|error| match error {
+            StoreError::Corrupted(_) => StateError::Damaged(error.to_string()),
+            StoreError::Unavailable(_) | StoreError::LeaseLost(_) => StateError::Store(error.to_string()),
+        })
     }
 }
 

@@ -254,7 +254,7 @@ impl<C: StreamClient> StreamThread<C> {
     fn on_partition_error(&mut self, partition: &TopicPartition, reason: &str, now: Now) -> Result<(), ThreadError> {
         if self.tasks.contains_key(partition) {
             return Err(ThreadError::Fatal(format!(
-                "input {partition} cannot be read on: {reason}; `leeway reset` gives the application a new start, after you decided what became of the gap"
+                "input {partition} cannot be read on: {reason}; what became of the records in between is yours to judge; a new application id begins where `monitor.start` says"
             )));
         }
         if let Some(task) = self.tasks.values_mut().find(|task| task.changelog == *partition) {

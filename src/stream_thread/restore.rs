@@ -67,10 +67,11 @@ impl<C: StreamClient> StreamThread<C> {
         match error {
             StoreError::Unavailable(_) => {
                 warn!(task = %task.id, %error, "restore interrupted; trying again");
-                task.suspend(now.elapsed + RETRY_AFTER, false);
+                task.suspend(now.elapsed + RETRY_AFTER, task.contradictions > 0);
                 Ok(())
             }
-            StoreError::Corrupted(_) | StoreError::LeaseLost(_) => Err(ThreadError::Fatal(format!("task {}: {}", task.id, store_failure(error)))),
+            StoreError::Corrupted(_) => corrupted(task, &store_failure(error), &self.context, now),
+            StoreError::LeaseLost(_) => Err(ThreadError::Fatal(format!("task {}: {}", task.id, store_failure(error)))),
         }
     }
 
@@ -129,23 +130,27 @@ impl<C: StreamClient> StreamThread<C> {
             }
             Err(Doubt::Store(error)) => return self.restore_failed(changelog, &error, now),
             Err(Doubt::Stop(text)) => return Err(ThreadError::Fatal(format!("task {}: {text}", task.id))),
-            Err(Doubt::Corrupted(text)) => {
-                task.contradictions += 1;
-                self.context.metrics.task_corrupted();
-                if task.contradictions > 1 {
-                    return Err(ThreadError::Fatal(format!(
-                        "task {}: {text}, also after a restore from the changelog's start; \
-                         the changelog {} and the group do not belong together: `leeway reset` gives the application a new start",
-                        task.id, task.changelog
-                    )));
-                }
-                error!(task = %task.id, fault = %text, "state is corrupted; restoring it from the changelog's start");
-                task.suspend(now.elapsed, true);
-            }
+            Err(Doubt::Corrupted(text)) => corrupted(task, &text, &self.context, now)?,
         }
         self.publish_states();
         Ok(())
     }
+}
+
+/// State that is damaged or contradicts the group is restored from the changelog's start, once: if that does not help, nothing does.
+fn corrupted(task: &mut Task, fault: &str, context: &ThreadContext, now: Now) -> Result<(), ThreadError> {
+    task.contradictions += 1;
+    context.metrics.task_corrupted();
+    if task.contradictions > 1 {
+        return Err(ThreadError::Fatal(format!(
+            "task {}: {fault}, also after a restore from the changelog's start; \
+             the changelog {} and the group do not belong together; a new application id begins anew",
+            task.id, task.changelog
+        )));
+    }
+    error!(task = %task.id, fault, "state is corrupted; restoring it from the changelog's start");
+    task.suspend(now.elapsed, true);
+    Ok(())
 }
 
 /// Why a restored task may not run.
@@ -171,7 +176,7 @@ fn run(task: &mut Task, input: LogRange, changelog: LogRange, context: &ThreadCo
     if next < input.start || next > input.high_watermark {
         return Err(Doubt::Stop(format!(
             "the next input offset {next} of {} is outside its log, {} to {}: records were deleted before they were processed, or the topic was \
-             made anew; `leeway reset` gives the application a new start",
+             made anew; a new application id begins where `monitor.start` says",
             task.input, input.start, input.high_watermark
         )));
     }
@@ -186,7 +191,7 @@ fn run(task: &mut Task, input: LogRange, changelog: LogRange, context: &ThreadCo
     }
     let processor = open_processor(task, lease, context).map_err(|error| match error {
         StateError::Store(text) => Doubt::Store(StoreError::Unavailable(text)),
-        StateError::Corrupt { .. } => Doubt::Corrupted(error.to_string()),
+        StateError::Corrupt { .. } | StateError::Damaged(_) => Doubt::Corrupted(error.to_string()),
         StateError::Inconsistent(text) => Doubt::Stop(text),
     })?;
     processor.verify().map_err(|error| Doubt::Corrupted(error.to_string()))?;
@@ -253,10 +258,13 @@ fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadCon
         return Ok(());
     }
     let begin = |lease: &TaskLease| {
-        let checkpoint = lease
-            .get(&checkpoint_key())?
-            .and_then(|bytes| Checkpoint::from_bytes(&bytes).ok())
-            .filter(|_| !creating.from_start);
+        let checkpoint = match lease.get(&checkpoint_key()) {
+            // Dropping the range does not read it.
+            Err(StoreError::Corrupted(_)) => None,
+            other => other?
+                .and_then(|bytes| Checkpoint::from_bytes(&bytes).ok())
+                .filter(|_| !creating.from_start),
+        };
         let plan = plan_restore(checkpoint.as_ref(), changelog, now.wall, task.sub_topology.checkpoint_age_ms_max);
         if let RestorePlan::FromStart { because: Some(because) } = &plan {
             context.metrics.restored_from_start();

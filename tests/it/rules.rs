@@ -8,9 +8,9 @@ use leeway::broker::{AbortCause, ClientEvent, TopicPartition};
 use leeway::epoch::EpochTag;
 use leeway::state::store::{Batch, StateStore, TaskRange};
 use leeway::stream_thread::{FailPoint, StreamThread, ThreadError};
-use leeway::task::progress::Progress;
+use leeway::task::progress::{Progress, checkpoint_key};
 use leeway_topology::ids::{Offset, Partition};
-use leeway_topology::state::progress_key;
+use leeway_topology::state::{progress_key, window_key};
 
 use crate::puppet::{Puppet, Strings};
 use crate::world::{COMMIT_INTERVAL, SESSION_TIMEOUT, World};
@@ -317,32 +317,50 @@ fn crash_between_commit_and_store_replays_the_changelog_and_loses_nothing() {
     world.expect_checks(250);
 }
 
-#[test]
-fn store_that_contradicts_the_group_is_restored_from_the_changelogs_start() {
-    let world = World::new(1);
+/// A store after 100 records whose value of `key` somebody changed.
+fn store_after_100_records(world: &World, key: &[u8], change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> StateStore {
     let store = StateStore::in_memory();
     let mut one = world.start_on("one", 1, 0, store.clone());
     world.produce(0, 100);
     world.drain(&mut [&mut one]);
     world.stop(one);
-    {
-        let lease = store
-            .lease(TaskRange {
-                store: "windows-in".into(),
-                partition: Partition(0),
-            })
-            .expect("free");
-        let stored = lease.get(&progress_key()).expect("readable").expect("progress");
+    let range = TaskRange {
+        store: "windows-in".into(),
+        partition: Partition(0),
+    };
+    let lease = store.lease(range).expect("free");
+    let changed = change(lease.get(key).expect("readable").expect("a value"));
+    let mut batch = Batch::new();
+    batch.put(&lease, key, Some(&changed));
+    store.write(batch).expect("written");
+    drop(lease);
+    store
+}
+
+#[test]
+fn store_that_contradicts_the_group_is_restored_from_the_changelogs_start() {
+    let world = World::new(1);
+    let store = store_after_100_records(&world, &progress_key(), |stored| {
         let mut progress = Progress::from_bytes(&stored).expect("progress");
         progress.next_offset = Offset(progress.next_offset.0 - 10);
-        let mut batch = Batch::new();
-        batch.put(&lease, &progress_key(), Some(&progress.to_bytes()));
-        store.write(batch).expect("written");
-    }
+        progress.to_bytes()
+    });
     let mut again = world.start_on("one", 1, 1, store);
     world.produce(0, 50);
     world.drain(&mut [&mut again]);
     world.expect_checks(150);
+}
+
+#[test]
+fn damaged_store_is_restored_from_the_changelogs_start() {
+    for key in [progress_key(), checkpoint_key(), window_key("default", "")] {
+        let world = World::new(1);
+        let store = store_after_100_records(&world, &key, |_| vec![0xFF]);
+        let mut again = world.start_on("one", 1, 1, store);
+        world.produce(0, 50);
+        world.drain(&mut [&mut again]);
+        world.expect_checks(150);
+    }
 }
 
 #[test]

@@ -45,10 +45,13 @@ pub enum StateError {
         /// What is wrong with its value.
         cause: CorruptValue,
     },
+    /// The store says that its bytes are damaged: restore the task from its changelog.
+    #[error("state store: {0}")]
+    Damaged(String),
     /// The state contradicts itself or the configuration.
     #[error("{0}")]
     Inconsistent(String),
-    /// The store failed.
+    /// The store failed for now: try again.
     #[error("state store: {0}")]
     Store(String),
 }
