@@ -35,6 +35,9 @@ const IDLE_WAIT: Duration = Duration::from_millis(5);
 /// How long a stopping thread may take to commit its last epoch, and its client to leave the group.
 const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How often the supervisor looks whether a thread is to be replaced.
+const SUPERVISION: Duration = Duration::from_millis(200);
+
 /// Threads replaced within [`REPLACEMENTS_WITHIN`] before the process gives up.
 const REPLACEMENTS_MAX: usize = 10;
 
@@ -297,10 +300,22 @@ impl<B: Broker> Supervisor<B> {
     }
 
     fn run(mut self, exited: &Receiver<Exit>) -> Result<(), RuntimeError> {
-        let mut replacements: Vec<Instant> = Vec::new();
         let mut result = Ok(());
-        while !self.threads.is_empty() {
-            let (number, exit) = match exited.recv_timeout(Duration::from_secs(1)) {
+        let mut failures: Vec<Instant> = Vec::new();
+        // Threads to be replaced, and when.
+        let mut replacements: Vec<(Instant, usize)> = Vec::new();
+        while !self.threads.is_empty() || !replacements.is_empty() {
+            if self.stopping.load(Ordering::Acquire) {
+                replacements.clear();
+            }
+            let due = replacements.extract_if(.., |(at, _)| *at <= Instant::now()).collect::<Vec<_>>();
+            for (_, number) in due {
+                if let Err(error) = self.spawn(number) {
+                    self.stopping.store(true, Ordering::Release);
+                    result = result.and(Err(error));
+                }
+            }
+            let (number, exit) = match exited.recv_timeout(SUPERVISION) {
                 Ok(exit) => exit,
                 Err(RecvTimeoutError::Timeout) => continue,
                 Err(RecvTimeoutError::Disconnected) => break,
@@ -318,22 +333,21 @@ impl<B: Broker> Supervisor<B> {
                 }
                 Err(ThreadError::Failed(reason)) if self.stopping.load(Ordering::Acquire) => warn!(thread = number, %reason, "ended while stopping"),
                 Err(ThreadError::Failed(reason)) => {
-                    replacements.retain(|at| at.elapsed() < REPLACEMENTS_WITHIN);
-                    replacements.push(Instant::now());
-                    if replacements.len() > REPLACEMENTS_MAX {
+                    failures.retain(|at| at.elapsed() < REPLACEMENTS_WITHIN);
+                    failures.push(Instant::now());
+                    if failures.len() > REPLACEMENTS_MAX {
                         self.stopping.store(true, Ordering::Release);
                         result = result.and(Err(RuntimeError::Fatal(format!(
                             "{} threads failed within {} s, the last with: {reason}",
-                            replacements.len(),
+                            failures.len(),
                             REPLACEMENTS_WITHIN.as_secs()
                         ))));
                         continue;
                     }
-                    let backoff = Duration::from_millis(200 << replacements.len().min(6));
+                    let backoff = Duration::from_millis(200 << failures.len().min(6));
                     error!(thread = number, %reason, backoff_ms = backoff.as_millis(), "replacing the thread");
                     self.context.metrics.thread_replaced();
-                    std::thread::sleep(backoff);
-                    self.spawn(number)?;
+                    replacements.push((Instant::now() + backoff, number));
                 }
             }
         }
