@@ -15,7 +15,7 @@ export CXX := ccache c++
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help demo test check lint purity unit broker doc deny compose bench
+.PHONY: help demo test check lint purity unit broker doc deny compose bench simulate
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -31,7 +31,7 @@ test: ## Everything, against a real Kafka that it starts itself
 	@scripts/step "format" cargo fmt --all --check
 	@scripts/step "purity of topology/" scripts/purity
 	@scripts/step "clippy (builds RocksDB first: tens of CPU minutes)" cargo clippy --workspace --all-targets -- -D warnings
-	@scripts/step "unit, property and golden tests" cargo test --workspace --lib --bins --test it --test golden --test oracle --test conformance
+	@scripts/step "unit, property, golden and simulation tests" cargo test --workspace --lib --bins --test it --test simulation --test golden --test oracle --test conformance
 	@scripts/step "tests on a real Kafka" $(MAKE) --no-print-directory broker
 	@scripts/step "documentation" $(MAKE) --no-print-directory doc
 	@scripts/step "dependencies" $(MAKE) --no-print-directory deny
@@ -47,7 +47,7 @@ purity: ## Prove that topology/ has no input or output
 	scripts/purity
 
 unit: ## Tests without a broker
-	cargo test --workspace --lib --bins --test it --test golden --test oracle --test conformance
+	cargo test --workspace --lib --bins --test it --test simulation --test golden --test oracle --test conformance
 
 $(PYTHON): tests/oracle/requirements.txt
 	python3 -m venv $(CACHE)/python
@@ -62,6 +62,9 @@ doc: ## The API's documentation, without warnings
 
 deny: ## Licences, sources and banned crates
 	scripts/deny
+
+simulate: ## Whole runs from one seed each: make simulate SEED=first SEEDS=how-many
+	LEEWAY_SEED=$(or $(SEED),1) LEEWAY_SEEDS=$(or $(SEEDS),200) cargo test --quiet --test simulation -- --nocapture
 
 bench: ## Throughput on a real Kafka, beside a bare consumer (release build; about 5 minutes and 1 GB of disk when built)
 	cargo bench --bench throughput

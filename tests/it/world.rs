@@ -36,8 +36,8 @@ pub(crate) const EVERY: u64 = 10;
 pub(crate) struct World {
     pub(crate) broker: MemoryBroker,
     clock_ms: Arc<AtomicU64>,
-    monitor: Arc<Monitor>,
-    references: Arc<PublishedReferences>,
+    pub(crate) monitor: Arc<Monitor>,
+    pub(crate) references: Arc<PublishedReferences>,
 }
 
 /// One stream thread.
