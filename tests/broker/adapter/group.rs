@@ -1,0 +1,129 @@
+//! Members come and go, and a client is always closed.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use leeway::broker::kafka::KafkaBroker;
+use leeway::broker::{AbortCause, Broker, BrokerError, ClientEvent, CommitOutcome, StreamClient, TopicPartition};
+use leeway_topology::ids::{Offset, Partition};
+
+use super::{Member, PATIENCE, at, broker, fill, offsets, out, topic, unique};
+
+#[test]
+fn a_rebalance_moves_only_the_difference_and_old_group_metadata_is_refused() {
+    let broker = broker();
+    let (input, output) = (topic(&broker, 4), topic(&broker, 1));
+    for partition in 0..4 {
+        fill(&broker, &at(&input, partition), 100);
+    }
+    let application_id = unique("app");
+    let mut first = Member::new(&broker, &application_id, "1");
+    first.begin = Some(Offset(0));
+    first.ready();
+    first.join(&input, 4);
+    let old = first.client.group_metadata();
+    let before = first.owned.clone();
+
+    let mut second = Member::new(&broker, &application_id, "2");
+    second.begin = Some(Offset(0));
+    second.ready();
+    second.client.subscribe(std::slice::from_ref(&input));
+    let deadline = Instant::now() + PATIENCE;
+    while second.owned.len() < 2 {
+        if first.next().is_none() && second.next().is_none() {
+            second.client.wait(Duration::from_millis(5));
+        }
+        assert!(Instant::now() < deadline, "first {:#?} second {:#?}", first.log, second.log);
+    }
+    assert_eq!(first.owned.len(), 2);
+    assert!(first.owned.is_disjoint(&second.owned));
+    let all: BTreeSet<_> = first.owned.union(&second.owned).cloned().collect();
+    assert_eq!(all, before);
+    // What stays was never interrupted, what moved is read by its new owner.
+    for member in [&mut first, &mut second] {
+        for partition in member.owned.clone() {
+            assert_eq!(offsets(&member.take(&partition, 100)), (0..100).collect::<Vec<_>>());
+        }
+    }
+
+    let mine = first.owned.first().expect("one").clone();
+    let new = first.client.group_metadata();
+    assert_eq!(old.member_id, new.member_id);
+    assert!(new.generation > old.generation, "{old:?} {new:?}");
+    let outcome = first.commit(1, vec![out(&at(&output, 0), "zombie")], &[(&mine, 50, "old")], old);
+    assert!(
+        matches!(
+            outcome,
+            CommitOutcome::Aborted {
+                cause: AbortCause::Rejoin,
+                ..
+            }
+        ),
+        "{outcome:?}"
+    );
+    assert_eq!(first.committed(std::slice::from_ref(&mine)), [(mine.clone(), None)]);
+    let outcome = first.commit(2, vec![out(&at(&output, 0), "member")], &[(&mine, 50, "new")], new);
+    assert!(matches!(outcome, CommitOutcome::Committed { .. }), "{outcome:?}");
+
+    // One that leaves gives its partitions up at once, not after the session time-out.
+    first.close(Duration::from_secs(5));
+    let begun = Instant::now();
+    while second.owned.len() < 4 {
+        if second.next().is_none() {
+            second.client.wait(Duration::from_millis(20));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:#?}", second.log);
+    }
+    println!("partitions of the one that left came after {:?}", begun.elapsed());
+    second.close(Duration::from_secs(5));
+}
+
+#[test]
+fn closing_with_an_unanswered_assignment_does_not_hang() {
+    let broker = broker();
+    let input = topic(&broker, 2);
+    for handed_out in [false, true] {
+        let mut member = Member::new(&broker, &unique("app"), "1");
+        member.client.subscribe(std::slice::from_ref(&input));
+        let deadline = Instant::now() + PATIENCE;
+        while handed_out && !matches!(member.client.next_event(), Some(ClientEvent::Assigned(_))) {
+            member.client.wait(Duration::from_millis(20));
+            assert!(Instant::now() < deadline, "not assigned");
+        }
+        let (done, closed) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            member.close(Duration::from_secs(5));
+            done.send(())
+        });
+        closed.recv_timeout(PATIENCE).expect("closing hangs");
+    }
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_told_once_and_closing_is_bounded() {
+    // Nothing listens on the discard port.
+    let broker = KafkaBroker::new("127.0.0.1:9", &BTreeMap::new()).expect("properties");
+    assert!(matches!(
+        broker.describe_topic("any", Duration::from_millis(300)),
+        Err(BrokerError::Unavailable(_))
+    ));
+    let mut member = Member::new(&broker, &unique("app"), "1");
+    member.client.subscribe(&["any".into()]);
+    member.client.init_producer();
+    member.client.fetch_committed(&[TopicPartition::new("any", Partition(0))]);
+    member.until("connection event", |event| {
+        matches!(event, ClientEvent::Connection { down: true, .. }).then_some(())
+    });
+    let until = Instant::now() + Duration::from_secs(3);
+    while Instant::now() < until {
+        let event = member.next();
+        assert!(event.is_none(), "{event:?}");
+        member.client.wait(Duration::from_millis(50));
+    }
+    let (done, closed) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        member.close(Duration::from_secs(2));
+        done.send(())
+    });
+    closed.recv_timeout(PATIENCE).expect("closing hangs");
+}
