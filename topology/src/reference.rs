@@ -78,7 +78,7 @@ pub enum ReferenceError {
         fault: String,
     },
     /// Nothing to compare with.
-    #[error("the reference has no rows")]
+    #[error("the reference has no rows; it needs at least one row of training data")]
     NoRows,
     /// No features.
     #[error("the reference has no features")]
