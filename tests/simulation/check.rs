@@ -16,12 +16,13 @@ use leeway_topology::test_driver::TestDriver;
 
 use crate::world::{APPLICATION, World};
 
+/// Per partition, what was sent to it, in order: value and timestamp.
+type Sent = [Vec<(Option<Vec<u8>>, Timestamp)>];
+
 /// What all of this does, without a broker.
 fn driver(world: &World) -> TestDriver {
     TestDriver::new(APPLICATION, [(*world.monitor).clone()], (*world.references).clone())
 }
-
-type Sent = [Vec<(Option<Vec<u8>>, Timestamp)>];
 
 fn records(sent: &[(Option<Vec<u8>>, Timestamp)]) -> impl Iterator<Item = InputRecord<'_>> {
     (0..).zip(sent).map(|(offset, (value, timestamp))| InputRecord {

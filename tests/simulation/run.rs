@@ -341,7 +341,7 @@ impl Simulation<'_> {
                 Ok(Ok(Step::Stopped)) => stopped += 1,
                 Ok(Ok(Step::Busy | Step::Idle)) => {}
                 Ok(Err(ThreadError::Fatal(text) | ThreadError::Failed(text))) => {
-                    // What was injected may be fatal by the rules.
+                    // What was injected may be fatal by the rules; its consequence may come after peace began.
                     let lawful = ["fenced twice", "was refused 3 times"].iter().any(|part| text.contains(part));
                     return if lawful {
                         Ok(Fate::Gone)
