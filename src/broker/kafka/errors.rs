@@ -43,6 +43,7 @@ pub(super) fn reaction(error: &KafkaError) -> Reaction {
         Some(reaction) => reaction,
         None if fatal => Reaction::Unknown,
         None if retriable => Reaction::Retry,
+        None if passes(code) => Reaction::Abort(AbortCause::Unavailable),
         None => Reaction::Abort(AbortCause::Refused),
     }
 }
@@ -68,25 +69,89 @@ fn by_code(code: Code) -> Option<Reaction> {
     })
 }
 
-/// An error of a question.
+/// Whether it passes: Kafka's protocol calls the code retriable, or librdkafka knows no broker to ask for the moment.
+///
+/// An unknown topic or partition is among them, as for Kafka's own clients: a broker that has just started, and librdkafka when no metadata came
+/// in time, know of none. Whether a topic is there at all is asked by its name, at the start.
+fn passes(code: Code) -> bool {
+    matches!(
+        code,
+        Code::AllBrokersDown
+            | Code::BrokerDestroy
+            | Code::BrokerTransportFailure
+            | Code::DestroyBroker
+            | Code::OperationTimedOut
+            | Code::Resolve
+            | Code::TimedOutQueue
+            | Code::UnknownPartition
+            | Code::UnknownTopic
+            | Code::WaitCache
+            | Code::WaitingForCoordinator
+            | Code::BrokerNotAvailable
+            | Code::ConcurrentTransactions
+            | Code::CoordinatorLoadInProgress
+            | Code::CoordinatorNotAvailable
+            | Code::FencedLeaderEpoch
+            | Code::FetchSessionIdNotFound
+            | Code::InvalidFetchSessionEpoch
+            | Code::InvalidMessage
+            | Code::KafkaStorageError
+            | Code::LeaderNotAvailable
+            | Code::ListenerNotFound
+            | Code::NetworkException
+            | Code::NotController
+            | Code::NotCoordinator
+            | Code::NotEnoughReplicas
+            | Code::NotEnoughReplicasAfterAppend
+            | Code::NotLeaderForPartition
+            | Code::OffsetNotAvailable
+            | Code::PreferredLeaderNotAvailable
+            | Code::RebootstrapRequired
+            | Code::ReplicaNotAvailable
+            | Code::RequestTimedOut
+            | Code::ThrottlingQuotaExceeded
+            | Code::UnknownLeaderEpoch
+            | Code::UnknownTopicId
+            | Code::UnknownTopicOrPartition
+            | Code::UnstableOffsetCommit
+    )
+}
+
+/// Whether somebody has to change a setting or a permission first.
+fn is_refusal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Authentication
+            | Code::Fatal
+            | Code::InvalidArgument
+            | Code::UnsupportedFeature
+            | Code::ClusterAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::InvalidGroupId
+            | Code::InvalidTopic
+            | Code::PolicyViolation
+            | Code::SaslAuthenticationFailed
+            | Code::SecurityDisabled
+            | Code::TopicAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::UnsupportedVersion
+    )
+}
+
+/// An error of a request by a person or at the start, who want to know at once: worth asking again only where it is known to pass.
 pub(super) fn broker_error(error: &KafkaError) -> BrokerError {
     match error.rdkafka_error_code() {
-        Some(
-            Code::AllBrokersDown
-            | Code::BrokerTransportFailure
-            | Code::OperationTimedOut
-            | Code::RequestTimedOut
-            | Code::Resolve
-            | Code::CoordinatorNotAvailable
-            | Code::CoordinatorLoadInProgress
-            | Code::NotCoordinator
-            | Code::LeaderNotAvailable
-            | Code::NotLeaderForPartition
-            | Code::BrokerNotAvailable
-            | Code::UnstableOffsetCommit
-            | Code::WaitingForCoordinator,
-        ) => BrokerError::Unavailable(text(error)),
+        Some(code) if passes(code) => BrokerError::Unavailable(text(error)),
         _ => BrokerError::Refused(text(error)),
+    }
+}
+
+/// An error of a running worker's question: worth asking again unless it is known not to pass.
+pub(super) fn question_error(error: &KafkaError) -> BrokerError {
+    match error.rdkafka_error_code() {
+        Some(code) if is_refusal(code) => BrokerError::Refused(text(error)),
+        _ => BrokerError::Unavailable(text(error)),
     }
 }
 
@@ -102,6 +167,8 @@ mod tests {
         assert_eq!(of(Code::IllegalGeneration), Reaction::Abort(AbortCause::Rejoin));
         assert_eq!(of(Code::RebalanceInProgress), Reaction::Abort(AbortCause::Rejoin));
         assert_eq!(of(Code::MessageSizeTooLarge), Reaction::Abort(AbortCause::Refused));
+        assert_eq!(of(Code::NotEnoughReplicas), Reaction::Abort(AbortCause::Unavailable));
+        assert_eq!(of(Code::DestroyBroker), Reaction::Abort(AbortCause::Unavailable));
         assert_eq!(of(Code::MessageTimedOut), Reaction::Abort(AbortCause::TimedOut));
         assert_eq!(of(Code::TransactionalIdAuthorizationFailed), Reaction::Fatal);
         assert_eq!(of(Code::InvalidTransactionalState), Reaction::Unknown);
@@ -109,14 +176,26 @@ mod tests {
     }
 
     #[test]
-    fn an_unreachable_broker_is_worth_waiting_for_and_a_refusal_is_not() {
-        assert!(matches!(
-            broker_error(&KafkaError::MetadataFetch(Code::BrokerTransportFailure)),
-            BrokerError::Unavailable(_)
-        ));
-        assert!(matches!(
-            broker_error(&KafkaError::MetadataFetch(Code::TopicAuthorizationFailed)),
-            BrokerError::Refused(_)
-        ));
+    fn what_passes_is_worth_waiting_for_and_a_refusal_is_not() {
+        let unavailable = |error: BrokerError| matches!(error, BrokerError::Unavailable(_));
+        let of = |code| KafkaError::MetadataFetch(code);
+        for code in [
+            Code::BrokerTransportFailure,
+            Code::DestroyBroker,
+            Code::UnknownPartition,
+            Code::OffsetNotAvailable,
+        ] {
+            assert!(unavailable(broker_error(&of(code))) && unavailable(question_error(&of(code))), "{code}");
+        }
+        for code in [Code::TopicAuthorizationFailed, Code::UnsupportedVersion] {
+            assert!(!unavailable(broker_error(&of(code))) && !unavailable(question_error(&of(code))), "{code}");
+        }
+    }
+
+    #[test]
+    fn an_error_that_nobody_foresaw_ends_a_command_and_not_a_worker() {
+        let error = KafkaError::MetadataFetch(Code::Unknown);
+        assert!(matches!(broker_error(&error), BrokerError::Refused(_)));
+        assert!(matches!(question_error(&error), BrokerError::Unavailable(_)));
     }
 }

@@ -1,8 +1,9 @@
 //! Questions that block, on a thread of their own: committed offsets and log ranges.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use leeway_topology::ids::Offset;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -21,10 +22,28 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Between two tries.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 
+/// Between two warnings about a question without an answer.
+const WARN_EVERY: Duration = Duration::from_secs(30);
+
 /// A question.
 pub(super) enum Request {
     Committed(Vec<TopicPartition>),
     Range(TopicPartition),
+}
+
+impl fmt::Display for Request {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Committed(partitions) => {
+                f.write_str("the committed offsets of ")?;
+                for (index, partition) in partitions.iter().enumerate() {
+                    write!(f, "{}{partition}", if index > 0 { ", " } else { "" })?;
+                }
+                Ok(())
+            }
+            Self::Range(partition) => write!(f, "the log's range of {partition}"),
+        }
+    }
 }
 
 /// The thread's state. It holds the group's consumer, so it must end before that is dropped.
@@ -39,7 +58,7 @@ impl Requests {
     /// Answers until the sender is gone. A question is asked until there is an answer.
     pub(super) fn run(self, requests: &Receiver<Request>) {
         while let Ok(request) = requests.recv() {
-            let mut warned = false;
+            let mut warn_at = Instant::now() + WARN_EVERY;
             let event = loop {
                 let answer = match &request {
                     Request::Committed(partitions) => committed(&*self.consumer, partitions, TIMEOUT).map(ClientEvent::CommittedOffsets),
@@ -49,11 +68,16 @@ impl Requests {
                 };
                 match answer {
                     Ok(event) => break event,
-                    Err(BrokerError::Refused(reason)) => break ClientEvent::Fatal { reason },
+                    Err(BrokerError::Refused(reason)) => {
+                        break ClientEvent::Fatal {
+                            reason: format!("asked for {request}, Kafka refuses: {reason}"),
+                        };
+                    }
                     Err(error) => {
-                        if !warned {
-                            debug!(%error, "asking again");
-                            warned = true;
+                        debug!(%request, %error, "asking again");
+                        if Instant::now() >= warn_at {
+                            warn!(%request, %error, "Kafka gives no answer; asking again");
+                            warn_at = Instant::now() + WARN_EVERY;
                         }
                         std::thread::sleep(RETRY_PAUSE);
                         if Arc::strong_count(&self.consumer) == 1 {
@@ -76,7 +100,7 @@ pub(super) fn committed<C: ConsumerContext>(
     partitions: &[TopicPartition],
     timeout: Duration,
 ) -> Result<Vec<(TopicPartition, Option<CommittedOffset>)>, BrokerError> {
-    let error = |error: KafkaError| errors::broker_error(&error);
+    let error = |error: KafkaError| errors::question_error(&error);
     let found: TopicPartitionList = consumer.committed_offsets(list(partitions), timeout).map_err(error)?;
     let mut answers = Vec::new();
     for partition in partitions {
@@ -104,16 +128,29 @@ pub(super) fn range<C: ConsumerContext>(
     partition: &TopicPartition,
     timeout: Duration,
 ) -> Result<LogRange, BrokerError> {
-    let TopicPartition { topic, partition } = partition;
-    let error = |error: KafkaError| errors::broker_error(&error);
-    let (start, last_stable) = consumer.fetch_watermarks(topic, partition.0, timeout).map_err(error)?;
-    let (_, high_watermark) = broker.uncommitted()?.fetch_watermarks(topic, partition.0, timeout).map_err(error)?;
+    let (start, last_stable) = watermarks(consumer, partition, timeout)?;
+    let (_, high_watermark) = watermarks(broker.uncommitted()?, partition, timeout)?;
     if high_watermark < last_stable {
-        warn!(topic = %topic, partition = partition.0, high_watermark, last_stable, "the log's end went backwards");
+        warn!(%partition, high_watermark, last_stable, "the log's end went backwards");
     }
     Ok(LogRange {
         start: Offset(start),
         high_watermark: Offset(high_watermark),
         last_stable: Offset(last_stable),
+    })
+}
+
+/// Where librdkafka remembers a partition to be without a leader, or to be led by a broker that is gone, it takes that for the last word until the
+/// metadata is too old (15 minutes), and does not look again by itself. So a question that failed makes it look.
+fn watermarks<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    TopicPartition { topic, partition }: &TopicPartition,
+    timeout: Duration,
+) -> Result<(i64, i64), BrokerError> {
+    consumer.fetch_watermarks(topic, partition.0, timeout).map_err(|error| {
+        if let Err(error) = consumer.fetch_metadata(Some(topic), timeout) {
+            debug!(%error, %topic, "metadata");
+        }
+        errors::question_error(&error)
     })
 }
