@@ -44,9 +44,6 @@ const REPLACEMENTS_MAX: usize = 10;
 /// See [`REPLACEMENTS_MAX`].
 const REPLACEMENTS_WITHIN: Duration = Duration::from_secs(600);
 
-/// The broker's own sweep for transactions that timed out, and a margin.
-const TRANSACTION_SWEEP: Duration = Duration::from_secs(15);
-
 /// Room for headers and framing above the largest input record.
 const MESSAGE_BYTES_MARGIN: usize = 64 << 10;
 
@@ -200,7 +197,7 @@ impl Runtime {
             references,
             metrics,
             commit_interval: settings.commit_interval,
-            hung_transaction_after: settings.transaction_timeout + TRANSACTION_SWEEP,
+            transaction_timeout: settings.transaction_timeout,
             fail_point: settings.fail_point.clone(),
         });
         let stopping = Arc::new(AtomicBool::new(false));

@@ -18,7 +18,7 @@ use leeway_topology::state::progress_key;
 /// The same refusal from the same base offsets this often is fatal: the records themselves cannot be committed.
 const POISON_ATTEMPTS: u32 = 3;
 
-/// Fenced twice within this time while still a member: two instances use one transactional id.
+/// Fenced twice within this time while still a member, and each time before the transaction's time-out: two instances use one transactional id.
 const FENCED_TWICE_WITHIN: Duration = Duration::from_secs(60);
 
 /// An epoch is never bounded below this.
@@ -134,7 +134,7 @@ impl<C: StreamClient> StreamThread<C> {
                 warn!(thread = %self.name, epoch = number, %reason, "transaction aborted; its records are processed again");
                 match cause {
                     AbortCause::Refused => self.count_refusal(&epoch, reason)?,
-                    AbortCause::TimedOut => self.epoch_bytes_max = (self.epoch_bytes_max / 2).max(EPOCH_BYTES_MIN),
+                    AbortCause::TimedOut => self.halve_epochs(),
                     AbortCause::Rejoin | AbortCause::Unavailable => {}
                 }
                 self.open = None;
@@ -142,6 +142,13 @@ impl<C: StreamClient> StreamThread<C> {
             }
             CommitOutcome::Unknown { reason } => {
                 warn!(thread = %self.name, epoch = number, %reason, "the transaction's outcome is unknown; asking the group");
+                self.settle(epoch);
+            }
+            CommitOutcome::Fenced { reason } if now.elapsed >= epoch.submitted + self.context.transaction_timeout => {
+                warn!(thread = %self.name, epoch = number, %reason,
+                    timeout_ms = self.context.transaction_timeout.as_millis(),
+                    "the transaction outlived its time-out, so its coordinator fenced its producer; asking the group what was committed");
+                self.halve_epochs();
                 self.settle(epoch);
             }
             CommitOutcome::Fenced { reason } => {
@@ -159,6 +166,11 @@ impl<C: StreamClient> StreamThread<C> {
             CommitOutcome::Fatal { reason } => return Err(ThreadError::Fatal(reason)),
         }
         Ok(())
+    }
+
+    /// Less may get through in time.
+    fn halve_epochs(&mut self) {
+        self.epoch_bytes_max = (self.epoch_bytes_max / 2).max(EPOCH_BYTES_MIN);
     }
 
     /// The same refusal from the same positions again and again would be an endless loop.

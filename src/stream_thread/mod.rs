@@ -76,8 +76,8 @@ pub struct ThreadContext {
     pub metrics: Arc<Metrics>,
     /// How long an epoch is filled at most.
     pub commit_interval: Duration,
-    /// How long a transaction of a dead writer can stay open, the broker's sweep included: a longer wait is worth a log line.
-    pub hung_transaction_after: Duration,
+    /// How long a transaction may stay open before its coordinator aborts it and fences its producer.
+    pub transaction_timeout: Duration,
     /// A test's hook; nothing in a running system.
     pub fail_point: Option<Arc<dyn Fn(FailPoint) + Send + Sync>>,
 }

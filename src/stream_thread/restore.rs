@@ -19,6 +19,9 @@ pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often a changelog is asked whether its open transactions are decided.
 const STABLE_POLL: Duration = Duration::from_millis(100);
 
+/// The broker's own sweep for transactions that timed out, and a margin: an open transaction that lasts longer than its time-out and this hangs.
+const TRANSACTION_SWEEP: Duration = Duration::from_secs(15);
+
 /// Changelog records taken in one step.
 const RECORDS_PER_POLL: usize = 4096;
 
@@ -249,7 +252,7 @@ fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadCon
         }
         if creating
             .waiting_since
-            .is_some_and(|since| now.elapsed >= since + context.hung_transaction_after)
+            .is_some_and(|since| now.elapsed >= since + context.transaction_timeout + TRANSACTION_SWEEP)
         {
             creating.waiting_since = Some(now.elapsed);
             warn!(task = %task.id, changelog = %task.changelog, last_stable = %changelog.last_stable, %target,

@@ -13,7 +13,7 @@ use leeway_topology::ids::{Offset, Partition};
 use leeway_topology::state::{progress_key, window_key};
 
 use crate::puppet::{Puppet, Strings};
-use crate::world::{COMMIT_INTERVAL, SESSION_TIMEOUT, World};
+use crate::world::{COMMIT_INTERVAL, SESSION_TIMEOUT, TRANSACTION_TIMEOUT, World};
 
 fn running(instance: &crate::world::Instance) -> usize {
     instance.thread.task_states()["running"]
@@ -273,6 +273,17 @@ fn fenced_once_goes_on_and_twice_is_fatal() {
     world.produce(0, 50);
     let error = world.run_until(&mut [&mut one], |_| false).expect_err("a second writer");
     assert!(error.to_string().contains("copied"), "{error}");
+}
+
+#[test]
+fn transactions_that_outlive_their_time_out_are_no_sign_of_a_second_instance() {
+    let world = World::new(1);
+    let mut one = world.start("one");
+    let outlived = (CommitStep::Commit, Fault::Wait(TRANSACTION_TIMEOUT * 5 / 4));
+    world.broker.inject(Script::new([outlived; 3]));
+    world.produce(0, 50);
+    world.drain(&mut [&mut one]);
+    world.expect_checks(50);
 }
 
 #[test]

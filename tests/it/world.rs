@@ -23,6 +23,7 @@ use leeway_topology::window::CountWindow;
 pub(crate) const APPLICATION: &str = "app";
 pub(crate) const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
+pub(crate) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
 /// One step of a thread takes so long, by the clock.
 const TICK: Duration = Duration::from_millis(10);
 /// Steps that everything here needs by far.
@@ -109,7 +110,7 @@ impl World {
             references: self.references.clone(),
             metrics: Arc::new(Metrics::new(1000).expect("metrics")),
             commit_interval: COMMIT_INTERVAL,
-            hung_transaction_after: Duration::from_secs(25),
+            transaction_timeout: TRANSACTION_TIMEOUT,
             fail_point: None,
         }
     }
@@ -120,7 +121,7 @@ impl World {
             application_id: APPLICATION.to_owned(),
             transactional_id: format!("{APPLICATION}-{process}-{thread}"),
             client_id: process.to_owned(),
-            transaction_timeout: Duration::from_secs(10),
+            transaction_timeout: TRANSACTION_TIMEOUT,
             message_bytes_max: 1 << 20,
             batch_bytes_max: 1 << 20,
         };

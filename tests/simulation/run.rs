@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng};
 
 use crate::check;
-use crate::world::{SESSION_TIMEOUT, World};
+use crate::world::{APPLICATION, SESSION_TIMEOUT, World};
 
 /// Turns in which things happen; afterwards everything is left in peace until it is through.
 const TURNS: usize = 1200;
@@ -110,10 +110,13 @@ struct Happenings {
     random: StdRng,
     peace: bool,
     log: Vec<String>,
+    /// What can be fatal when it comes again, by transactional id, in the life of its process.
+    fences: BTreeMap<String, u32>,
+    refusals: BTreeMap<String, u32>,
 }
 
 impl Happenings {
-    fn fault(&mut self, step: CommitStep) -> Option<Fault> {
+    fn fault(&mut self, transactional_id: &str, step: CommitStep) -> Option<Fault> {
         if self.peace || self.random.random_range(0..100) >= 12 {
             return None;
         }
@@ -125,6 +128,14 @@ impl Happenings {
             64..85 => Fault::Wait(Duration::from_millis(self.random.random_range(1..15_000))),
             _ => Fault::DelayMarkers(Duration::from_millis(self.random.random_range(1..8_000))),
         };
+        let counted = match fault {
+            Fault::Fence => Some(&mut self.fences),
+            Fault::Refuse(AbortCause::Refused) => Some(&mut self.refusals),
+            _ => None,
+        };
+        if let Some(counted) = counted {
+            *counted.entry(transactional_id.to_owned()).or_default() += 1;
+        }
         let name = match fault {
             Fault::Wait(_) => "Wait".to_owned(),
             Fault::DelayMarkers(_) => "DelayMarkers".to_owned(),
@@ -134,6 +145,18 @@ impl Happenings {
         Some(fault)
     }
 
+    fn begin_life(&mut self, process: &str) {
+        let of_others = |id: &String, _: &mut u32| !is_of(id, process);
+        self.fences.retain(of_others);
+        self.refusals.retain(of_others);
+    }
+
+    /// Whether so much was injected that a process has to stop by the rules.
+    fn may_stop(&self, process: &str, reason: &str) -> bool {
+        let injected = |counted: &BTreeMap<String, u32>, times: u32| counted.iter().any(|(id, injected)| is_of(id, process) && *injected >= times);
+        (reason.contains("fenced twice") && injected(&self.fences, 2)) || (reason.contains("was refused 3 times") && injected(&self.refusals, 3))
+    }
+
     fn dies_at(&mut self, point: FailPoint) -> bool {
         let dies = !self.peace && self.random.random_range(0..100) < 2;
         if dies {
@@ -141,6 +164,13 @@ impl Happenings {
         }
         dies
     }
+}
+
+/// Whether a transactional id is one of a process's threads.
+fn is_of(transactional_id: &str, process: &str) -> bool {
+    transactional_id
+        .rsplit_once('-')
+        .is_some_and(|(rest, _)| rest == format!("{APPLICATION}-{process}"))
 }
 
 /// Runs a seed.
@@ -156,11 +186,13 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         random: StdRng::seed_from_u64(random.random()),
         peace: false,
         log: Vec::new(),
+        fences: BTreeMap::new(),
+        refusals: BTreeMap::new(),
     }));
     let decide = happened.clone();
     world
         .broker
-        .inject(move |_: &str, step: CommitStep| decide.lock().expect("not poisoned").fault(step));
+        .inject(move |id: &str, step: CommitStep| decide.lock().expect("not poisoned").fault(id, step));
     let mut simulation = Simulation {
         world,
         random,
@@ -200,7 +232,7 @@ impl Simulation<'_> {
                 return self.check();
             }
         }
-        let positions = self.world.broker.group_positions(crate::world::APPLICATION, "in", Duration::ZERO);
+        let positions = self.world.broker.group_positions(APPLICATION, "in", Duration::ZERO);
         let states: Vec<_> = self.processes.iter().map(|process| (&process.name, process.states())).collect();
         Err(format!("not through in peace: {positions:?}, {states:?}"))
     }
@@ -268,6 +300,7 @@ impl Simulation<'_> {
             self.processes_made += 1;
             (format!("process-{}", self.processes_made), StateStore::in_memory(), 0)
         };
+        self.happened.lock().expect("not poisoned").begin_life(&name);
         let mut context = self.world.context(store.clone());
         let happened = self.happened.clone();
         context.fail_point = Some(Arc::new(move |point| {
@@ -341,9 +374,8 @@ impl Simulation<'_> {
                 Ok(Ok(Step::Stopped)) => stopped += 1,
                 Ok(Ok(Step::Busy | Step::Idle)) => {}
                 Ok(Err(ThreadError::Fatal(text) | ThreadError::Failed(text))) => {
-                    // What was injected may be fatal by the rules; its consequence may come after peace began.
-                    let lawful = ["fenced twice", "was refused 3 times"].iter().any(|part| text.contains(part));
-                    return if lawful {
+                    let happened = self.happened.lock().expect("not poisoned");
+                    return if happened.may_stop(&process.name, &text) {
                         Ok(Fate::Gone)
                     } else {
                         Err(format!("{} stopped: {text}", process.name))
