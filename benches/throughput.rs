@@ -10,6 +10,9 @@ use nix::sys::resource::{Usage, UsageWho, getrusage};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+#[path = "../tests/broker/cluster.rs"]
+#[expect(dead_code, reason = "the tests' harness has more than is needed here")]
+mod cluster;
 #[path = "../tests/broker/kafka.rs"]
 #[expect(dead_code, reason = "the tests' harness has more than is needed here")]
 mod kafka;
@@ -36,7 +39,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 fn main() {
     let (records, rounds) = (number("LEEWAY_BENCH_RECORDS", 4_000_000), number("LEEWAY_BENCH_ROUNDS", 5));
-    let bootstrap = kafka::bootstrap();
+    let bootstrap = cluster::bootstrap();
     let topic = kafka::unique("bench-data");
     kafka::create_topic(bootstrap, &topic, PARTITIONS, &[]);
     let reference = tempfile::tempdir().expect("a temporary directory");

@@ -9,7 +9,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng};
 use serde_json::Value;
 
-use crate::kafka::{Handmade, OwnedRecord, bootstrap, create_topic, positions, produce, read_committed, unique, wait_until_consumed};
+use crate::cluster::bootstrap;
+use crate::kafka::{Handmade, OwnedRecord, create_topic, positions, produce, read_committed, unique, wait_until_consumed};
 use crate::leeway::{Worker, leeway, succeed};
 use crate::verify::{Expectation, Verified, verify};
 
@@ -52,6 +53,7 @@ fn row(random: &mut StdRng, shift: f64, odd: bool, line: &mut String) {
 
 /// One application on a topic of its own.
 pub(crate) struct Run {
+    pub(crate) bootstrap: String,
     directory: tempfile::TempDir,
     pub(crate) application: String,
     pub(crate) topic: String,
@@ -63,6 +65,11 @@ pub(crate) struct Run {
 impl Run {
     /// A topic, and a reference of rows like those that will come.
     pub(crate) fn new(name: &str) -> Self {
+        Self::on(bootstrap(), name)
+    }
+
+    /// The same on another Kafka.
+    pub(crate) fn on(bootstrap: &str, name: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (application, topic, events) = (unique(name), unique(&format!("{name}-data")), unique(&format!("{name}-events")));
         let (train, reference) = (directory.path().join("train.jsonl"), directory.path().join("reference.json"));
@@ -89,9 +96,10 @@ impl Run {
                 .arg(&reference),
         );
         let reference = serde_json::from_slice(&std::fs::read(&reference).expect("a reference")).expect("JSON");
-        create_topic(bootstrap(), &topic, PARTITIONS, &[]);
+        create_topic(bootstrap, &topic, PARTITIONS, &[]);
         let dead_letters = format!("{topic}-dlq");
         Self {
+            bootstrap: bootstrap.to_owned(),
             directory,
             application,
             topic,
@@ -129,7 +137,7 @@ impl Run {
         .expect("written");
         let mut all = vec!["--config", properties.to_str().expect("UTF-8")];
         all.extend(arguments);
-        Worker::start(bootstrap(), state, &all)
+        Worker::start(&self.bootstrap, state, &all)
     }
 
     /// Rows with one bad in a hundred, drifting from the middle on, as a file of lines.
@@ -156,7 +164,7 @@ impl Run {
         command
             .arg("produce")
             .arg(file)
-            .args(["--topic", &self.topic, "--bootstrap-servers", bootstrap()]);
+            .args(["--topic", &self.topic, "--bootstrap-servers", &self.bootstrap]);
         if let Some(rate) = rate {
             command.args(["--rate", &rate.to_string()]);
         }
@@ -171,11 +179,11 @@ impl Run {
             reference: &self.reference,
             window: WINDOW,
         };
-        verify(bootstrap(), &expectation)
+        verify(&self.bootstrap, &expectation)
     }
 }
 
-fn wait_for(mut condition: impl FnMut() -> bool, what: &str) {
+pub(crate) fn wait_for(mut condition: impl FnMut() -> bool, what: &str) {
     let deadline = Instant::now() + PATIENCE;
     while !condition() {
         assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");

@@ -23,8 +23,9 @@ use leeway_topology::reference::Reference;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::cluster::bootstrap;
 use crate::exactly_once::{PATIENCE, Run};
-use crate::kafka::{bootstrap, wait_until_consumed};
+use crate::kafka::wait_until_consumed;
 
 /// Set in the process that is to die: at which step, and with what settings.
 const CHILD: &str = "LEEWAY_TEST_FAIL_POINT";

@@ -1,121 +1,21 @@
-//! Apache Kafka for tests: one KRaft node on loopback, started once, ended with this process. `KAFKA_BOOTSTRAP_SERVERS` set: that one instead.
+//! What tests ask and tell Kafka: topics, records, positions.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::{Headers, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use crate::leeway::Worker;
 
-/// A start takes seconds; on a busy machine many.
-const START_TIMEOUT: Duration = Duration::from_secs(120);
-
 /// One request.
 const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// A running Kafka. Its Java process ends when this one's end of the pipe closes, however that comes about.
-struct Node {
-    bootstrap: String,
-    _process: Child,
-    _directory: tempfile::TempDir,
-}
-
-/// The bootstrap servers of the Kafka that all tests of this process share.
-pub(crate) fn bootstrap() -> &'static str {
-    static NODE: OnceLock<Node> = OnceLock::new();
-    static EXTERNAL: OnceLock<Option<String>> = OnceLock::new();
-    match EXTERNAL.get_or_init(|| std::env::var("KAFKA_BOOTSTRAP_SERVERS").ok().filter(|servers| !servers.is_empty())) {
-        Some(servers) => servers,
-        None => &NODE.get_or_init(start).bootstrap,
-    }
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .expect("loopback")
-        .local_addr()
-        .expect("an address")
-        .port()
-}
-
-fn start() -> Node {
-    let libs = Command::new("scripts/kafka-jars")
-        .stderr(Stdio::inherit())
-        .output()
-        .expect("scripts/kafka-jars runs");
-    assert!(libs.status.success(), "scripts/kafka-jars failed: Kafka's jars are needed");
-    let classpath = format!("{}/*", String::from_utf8(libs.stdout).expect("a path").trim());
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let (port, controller) = (free_port(), free_port());
-    let settings = directory.path().join("server.properties");
-    let logs = directory.path().join("logs");
-    let text = format!(
-        "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.bootstrap.servers=127.0.0.1:{controller}\n\
-         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
-         controller.listener.names=CONTROLLER\nlog.dirs={}\noffsets.topic.replication.factor=1\noffsets.topic.num.partitions=4\n\
-         transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=4\n\
-         group.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\ntransaction.abort.timed.out.transaction.cleanup.interval.ms=1000\n\
-         log.retention.ms=-1\nlog.message.timestamp.after.max.ms=9223372036854775807\n",
-        logs.display()
-    );
-    std::fs::write(&settings, text).expect("settings are written");
-    let cluster_id = "bGVld2F5LXRlc3RzLWthZg";
-    let format = Command::new("java")
-        .args([
-            "-cp",
-            &classpath,
-            "kafka.tools.StorageTool",
-            "format",
-            "--standalone",
-            "-t",
-            cluster_id,
-            "-c",
-        ])
-        .arg(&settings)
-        .output()
-        .expect("java runs");
-    assert!(format.status.success(), "formatting failed: {}", String::from_utf8_lossy(&format.stderr));
-    let log: PathBuf = directory.path().join("server.log");
-    // The shell reads from a pipe that this process holds open. When the pipe closes, for whatever reason, it ends Java.
-    let script = "java -Xmx512m -cp \"$1\" kafka.Kafka \"$2\" > \"$3\" 2>&1 < /dev/null & java=$!; cat > /dev/null; kill -9 $java; wait";
-    let process = Command::new("sh")
-        .args(["-c", script, "kafka", &classpath])
-        .arg(&settings)
-        .arg(&log)
-        .stdin(Stdio::piped())
-        .spawn()
-        .expect("sh runs");
-    let bootstrap = format!("127.0.0.1:{port}");
-    let client: BaseConsumer = ClientConfig::new()
-        .set("bootstrap.servers", &bootstrap)
-        .set("log_level", "0")
-        .create()
-        .expect("a client");
-    let deadline = Instant::now() + START_TIMEOUT;
-    while client.fetch_metadata(None, Duration::from_secs(1)).is_err() {
-        assert!(
-            Instant::now() < deadline,
-            "Kafka did not start:\n{}",
-            std::fs::read_to_string(&log).unwrap_or_default()
-        );
-    }
-    Node {
-        bootstrap,
-        _process: process,
-        _directory: directory,
-    }
-}
 
 /// A name that no other test uses.
 pub(crate) fn unique(name: &str) -> String {
@@ -139,7 +39,7 @@ pub(crate) fn create_topic(bootstrap: &str, name: &str, partitions: i32, config:
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("an admin client");
     let topic = config
         .iter()
-        .fold(NewTopic::new(name, partitions, TopicReplication::Fixed(1)), |topic, (key, value)| {
+        .fold(NewTopic::new(name, partitions, TopicReplication::Fixed(-1)), |topic, (key, value)| {
             topic.set(key, value)
         });
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
@@ -198,7 +98,7 @@ pub(crate) fn read_committed(bootstrap: &str, topic: &str) -> Vec<OwnedRecord> {
         .set("log_level", "0")
         .create()
         .expect("a consumer");
-    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("metadata");
+    let metadata = patiently("metadata", || consumer.fetch_metadata(Some(topic), TIMEOUT));
     let partitions = metadata.topics()[0].partitions().len() as i32;
     let mut assignment = TopicPartitionList::new();
     for partition in 0..partitions {
@@ -245,24 +145,28 @@ pub(crate) fn positions(bootstrap: &str, group: &str, topic: &str) -> BTreeMap<i
     let partitions = metadata.topics()[0].partitions().len() as i32;
     let mut list = TopicPartitionList::new();
     list.add_partition_range(topic, 0, partitions - 1);
-    let deadline = Instant::now() + TIMEOUT;
-    let committed = loop {
-        // A coordinator that was just made, or moved, says so first.
-        match consumer.committed_offsets(list.clone(), TIMEOUT) {
-            Ok(committed) => break committed,
-            Err(error) => assert!(Instant::now() < deadline, "committed offsets: {error}"),
-        }
-    };
+    let committed = patiently("committed offsets", || consumer.committed_offsets(list.clone(), TIMEOUT));
     (0..partitions)
         .map(|partition| {
             let offset = match committed.find_partition(topic, partition).expect("asked for").offset() {
                 Offset::Offset(offset) => Some(offset),
                 _ => None,
             };
-            let (_, end) = consumer.fetch_watermarks(topic, partition, TIMEOUT).expect("watermarks");
+            let (_, end) = patiently("watermarks", || consumer.fetch_watermarks(topic, partition, TIMEOUT));
             (partition, (offset, end))
         })
         .collect()
+}
+
+/// Asks again while a leader or coordinator was just made, or moves.
+fn patiently<T>(what: &str, request: impl Fn() -> KafkaResult<T>) -> T {
+    let deadline = Instant::now() + 2 * TIMEOUT;
+    loop {
+        match request() {
+            Ok(answer) => return answer,
+            Err(error) => assert!(Instant::now() < deadline, "{what}: {error}"),
+        }
+    }
 }
 
 /// Waits until the group has committed every partition's end. The workers must live meanwhile.

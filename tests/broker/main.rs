@@ -1,9 +1,11 @@
 //! Tests on a real Apache Kafka.
 
 mod adapter;
+mod cluster;
 mod exactly_once;
 mod fail_points;
 mod kafka;
 mod leeway;
+mod outage;
 mod reference;
 mod verify;

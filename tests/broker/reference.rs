@@ -7,7 +7,8 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng};
 use serde_json::Value;
 
-use crate::kafka::{bootstrap, create_topic, read_committed, unique, wait_until_consumed};
+use crate::cluster::bootstrap;
+use crate::kafka::{create_topic, read_committed, unique, wait_until_consumed};
 use crate::leeway::{Worker, leeway, succeed};
 
 const ROWS: usize = 1000;

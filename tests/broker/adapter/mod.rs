@@ -36,7 +36,7 @@ pub(super) fn broker() -> KafkaBroker {
 
 pub(super) fn broker_with(properties: &[(&str, &str)]) -> KafkaBroker {
     let properties = properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-    KafkaBroker::new(crate::kafka::bootstrap(), &properties).expect("properties")
+    KafkaBroker::new(crate::cluster::bootstrap(), &properties).expect("properties")
 }
 
 pub(super) fn topic(broker: &KafkaBroker, partitions: u32) -> Arc<str> {
@@ -79,7 +79,7 @@ pub(super) fn fill(broker: &KafkaBroker, partition: &TopicPartition, count: usiz
 /// A transactional producer without Leeway: for transactions that are left open or aborted.
 pub(super) fn foreign_transactions(id: &str) -> BaseProducer {
     let producer: BaseProducer = ClientConfig::new()
-        .set("bootstrap.servers", crate::kafka::bootstrap())
+        .set("bootstrap.servers", crate::cluster::bootstrap())
         .set("transactional.id", id)
         .set("linger.ms", "0")
         .create()

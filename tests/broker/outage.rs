@@ -1,0 +1,28 @@
+//! Kafka dies and comes back.
+
+use crate::cluster::{Cluster, SAFE_ALONE};
+use crate::exactly_once::{PATIENCE, Run, wait_for};
+use crate::kafka::{positions, wait_until_consumed};
+
+#[test]
+fn kafka_that_dies_in_the_middle_is_waited_for_and_nothing_is_lost_or_doubled() {
+    let mut kafka = Cluster::start(1, Some(SAFE_ALONE));
+    let run = Run::on(&kafka.bootstrap, "outage");
+    let file = run.rows("rows.jsonl", 300_000, 11);
+    run.produce(&file, None);
+    let mut worker = run.worker(&run.path("state"));
+    let begun = |(committed, _): &(Option<i64>, i64)| committed.is_some_and(|offset| offset > 0);
+    wait_for(
+        || positions(&run.bootstrap, &run.application, &run.topic).values().any(begun),
+        "a first commit",
+    );
+    kafka.kill(0);
+    worker.wait_for("Kafka cannot be reached; waiting for it", 1, PATIENCE);
+    worker.expect_running();
+    kafka.restart(0);
+    let rest = run.rows("rest.jsonl", 6_000, 12);
+    run.produce(&rest, None);
+    wait_until_consumed(&run.bootstrap, &run.application, &run.topic, PATIENCE, &mut [&mut worker]);
+    worker.stop();
+    assert_eq!(run.verify().records, 306_000);
+}
