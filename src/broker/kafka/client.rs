@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,14 +17,23 @@ use super::requests::{Request, Requests};
 use super::signal::Signal;
 use super::transactions::{Command, Transactions};
 use super::{KafkaBroker, bounded, ffi};
-use crate::broker::{BrokerError, ClientEvent, ClientSettings, EpochCommit, FetchedRecord, GroupMetadata, StreamClient, TopicPartition};
+use crate::broker::{
+    BrokerError, ClientEvent, ClientSettings, CommitOutcome, EpochCommit, FetchedRecord, GroupMetadata, StreamClient, TopicPartition,
+};
 
 /// Header of a batch, and a margin.
 const BATCH_OVERHEAD_BYTES: usize = 512;
 
+/// Preparing a transaction and ending it take no longer than its time-out each. What lasts longer than both and this hangs.
+const HUNG_MARGIN: Duration = Duration::from_secs(5);
+
 /// See the module. Fields are dropped in order: what holds a consumer goes before it.
 pub struct KafkaClient {
     commands: Option<Sender<Command>>,
+    /// For a thread in place of one that hangs.
+    transactions: Transactions,
+    /// The epoch under way, and when it was handed over.
+    committing: Option<(u64, Instant)>,
     requests: Option<Sender<Request>>,
     answers: Receiver<ClientEvent>,
     pending: VecDeque<ClientEvent>,
@@ -71,6 +81,7 @@ impl KafkaClient {
             hook: broker.hook.clone(),
             events: events.clone(),
             signal: signal.clone(),
+            given_up: Arc::default(),
         };
         let asker = Requests {
             broker: broker.clone(),
@@ -78,12 +89,15 @@ impl KafkaClient {
             events,
             signal: signal.clone(),
         };
+        let of_thread = transactions.clone();
         let threads = vec![
-            spawn("transactions", move || transactions.run(&commanded))?,
+            spawn("transactions", move || of_thread.run(&commanded))?,
             spawn("requests", move || asker.run(&requested))?,
         ];
         Ok(Self {
             commands: Some(commands),
+            transactions,
+            committing: None,
             requests: Some(requests),
             answers,
             pending: VecDeque::new(),
@@ -99,6 +113,33 @@ impl KafkaClient {
         if self.commands.as_ref().is_none_or(|commands| commands.send(command).is_err()) {
             warn!("the transactions thread is gone");
         }
+    }
+
+    /// Gives up on a transaction that cannot take this long. Some of librdkafka's calls have no limit of their own: `send_offsets_to_transaction`
+    /// was seen never to return when its broker left the cluster. The thread is left where it stands, since nothing can end the call. Should it
+    /// return, it finds its producer fenced by the one that comes next, or has committed before that was made: so the outcome is unknown.
+    fn give_up_hung(&mut self) -> Option<ClientEvent> {
+        let (epoch, since) = self.committing?;
+        let limit = self.transactions.timeout * 2 + HUNG_MARGIN;
+        if since.elapsed() < limit {
+            return None;
+        }
+        self.committing = None;
+        self.transactions.given_up.store(true, Ordering::Release);
+        self.transactions.given_up = Arc::default();
+        let (commands, commanded) = channel();
+        let transactions = self.transactions.clone();
+        match spawn("transactions", move || transactions.run(&commanded)) {
+            Ok(thread) => self.threads.push(thread),
+            Err(error) => return Some(ClientEvent::Fatal { reason: error.to_string() }),
+        }
+        self.commands = Some(commands);
+        Some(ClientEvent::CommitFinished {
+            epoch,
+            outcome: CommitOutcome::Unknown {
+                reason: format!("librdkafka did not return within {} s; going on with a new producer", limit.as_secs()),
+            },
+        })
     }
 
     fn request(&self, request: Request) {
@@ -148,7 +189,12 @@ impl StreamClient for KafkaClient {
             Some(Rebalanced::Revoked { partitions, lost }) => return Some(ClientEvent::Revoked { partitions, lost }),
             None => {}
         }
-        let event = self.answers.try_recv().ok()?;
+        let Ok(event) = self.answers.try_recv() else {
+            return self.give_up_hung();
+        };
+        if matches!(event, ClientEvent::CommitFinished { .. }) {
+            self.committing = None;
+        }
         self.once(event).or_else(|| self.next_event())
     }
 
@@ -234,6 +280,7 @@ impl StreamClient for KafkaClient {
     }
 
     fn commit(&mut self, epoch: EpochCommit) {
+        self.committing = Some((epoch.epoch, Instant::now()));
         self.command(Command::Commit(epoch));
     }
 

@@ -5,6 +5,7 @@
 //! broker did).
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -82,12 +83,15 @@ impl ProducerContext for ProducerSide {
 }
 
 /// The thread's state.
+#[derive(Clone)]
 pub(super) struct Transactions {
     pub(super) config: ClientConfig,
     pub(super) timeout: Duration,
     pub(super) hook: Option<Hook>,
     pub(super) events: Sender<ClientEvent>,
     pub(super) signal: Arc<Signal>,
+    /// Nobody waits for this thread any more: a call of librdkafka holds it.
+    pub(super) given_up: Arc<AtomicBool>,
 }
 
 impl Transactions {
@@ -126,6 +130,9 @@ impl Transactions {
     }
 
     fn tell(&self, event: ClientEvent) -> Result<(), ()> {
+        if self.given_up.load(Ordering::Acquire) {
+            return Err(());
+        }
         self.events.send(event).map_err(|_| ())?;
         self.signal.set();
         Ok(())

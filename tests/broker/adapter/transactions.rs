@@ -1,15 +1,16 @@
 //! An epoch is one transaction, and each way in which it may end.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use leeway::broker::kafka::TransactionStep;
 use leeway::broker::{AbortCause, CommitOutcome, CommittedOffset, OutRecord, StreamClient};
 use leeway_topology::ids::Offset;
 
-use super::{Member, at, broker, broker_with, out, topic, unique};
+use super::{Member, PATIENCE, at, broker, broker_with, out, topic, unique};
 
 #[test]
 fn a_commit_is_one_transaction_and_its_metadata_is_read_back_exactly() {
@@ -186,5 +187,36 @@ fn a_transaction_that_outlives_its_timeout_is_not_committed() {
     assert!(matches!(outcome, CommitOutcome::Committed { .. }), "{outcome:?}");
     let values: Vec<_> = member.restore(&at(&output, 0), 0).into_iter().filter_map(|seen| seen.value).collect();
     assert_eq!(values, ["again"]);
+    member.close(Duration::from_secs(5));
+}
+
+#[test]
+fn a_producer_that_hangs_is_given_up_and_fenced_by_the_next_one() {
+    let (release, held) = channel();
+    let held = Mutex::new(Some(held));
+    let (returned, old) = channel();
+    let broker = broker().with_hook(move |step| {
+        let held = held.lock().expect("not poisoned").take_if(|_| step == TransactionStep::OffsetsSent);
+        if let Some(held) = held {
+            assert!(Receiver::<()>::recv(&held).is_err(), "released by dropping the other end");
+            returned.send(()).expect("somebody waits");
+        }
+    });
+    let (input, output) = (topic(&broker, 1), topic(&broker, 1));
+    let mut member = Member::with(&broker, &unique("app"), "1", Duration::from_secs(2));
+    member.ready();
+    member.join(&input, 1);
+    let group = member.client.group_metadata();
+    let outcome = member.commit(1, vec![out(&at(&output, 0), "hung")], &[(&at(&input, 0), 1, "one")], group.clone());
+    assert!(matches!(outcome, CommitOutcome::Unknown { .. }), "{outcome:?}");
+    member.ready();
+    assert_eq!(member.committed(&[at(&input, 0)]), [(at(&input, 0), None)]);
+    // The old producer goes on, too late.
+    drop(release);
+    old.recv_timeout(PATIENCE).expect("it returns");
+    let outcome = member.commit(2, vec![out(&at(&output, 0), "kept")], &[(&at(&input, 0), 2, "two")], group);
+    assert!(matches!(outcome, CommitOutcome::Committed { .. }), "{outcome:?}");
+    let seen = member.restore(&at(&output, 0), 0);
+    assert_eq!(seen.iter().filter_map(|seen| seen.value.as_deref()).collect::<Vec<_>>(), ["kept"]);
     member.close(Duration::from_secs(5));
 }
