@@ -256,7 +256,8 @@ fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadCon
         {
             creating.waiting_since = Some(now.elapsed);
             warn!(task = %task.id, changelog = %task.changelog, last_stable = %changelog.last_stable, %target,
-                "an open transaction holds the changelog back longer than its time-out allows; `kafka-transactions.sh find-hanging` shows it");
+                "an open transaction holds the changelog back longer than its time-out allows; \
+                 `kafka-transactions.sh find-hanging` shows it; read docs/kafka.md before it is aborted");
         }
         return Ok(());
     }
