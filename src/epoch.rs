@@ -16,10 +16,19 @@ use leeway_topology::ids::Offset;
 use leeway_topology::state::Put;
 
 use crate::broker::{CommittedOffset, GroupMetadata, OutRecord, TopicPartition};
+use crate::mutation::{Mutation, is};
 use crate::task::progress::Progress;
 
 /// First part of the metadata string of every offset that a Leeway worker commits.
 const METADATA_PREFIX: &str = "leeway/1";
+
+/// The id of a stream thread's transactional producer. The same after a crash, so that what was left open is settled at once; never that of
+/// another thread, or they would fence each other.
+#[must_use]
+pub fn transactional_id(application_id: &str, process_id: &str, thread: usize) -> String {
+    let thread = if is(Mutation::SharedTransactionalId) { 0 } else { thread };
+    format!("{application_id}-{process_id}-{thread}")
+}
 
 /// Names the writer of an epoch: process, thread, and a number that differs each time the thread is made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,7 +113,7 @@ pub enum Verdict {
 /// Judges by the metadata string, never by the offset alone: another member may have committed the same offset.
 #[must_use]
 pub fn judge(found: Option<&CommittedOffset>, before: Option<&CommittedOffset>, ours: &CommittedOffset) -> Verdict {
-    if found == Some(ours) {
+    if found == Some(ours) || (is(Mutation::JudgedByOffset) && found.is_some_and(|found| found.offset == ours.offset)) {
         Verdict::Committed
     } else if found == before {
         Verdict::Aborted

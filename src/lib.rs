@@ -8,6 +8,7 @@ pub mod cli;
 pub mod config;
 pub mod epoch;
 pub mod http;
+pub mod mutation;
 pub mod reference_topic;
 pub mod run;
 pub mod runtime;

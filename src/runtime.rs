@@ -20,7 +20,7 @@ use leeway_topology::processor::{Monitor, References};
 use tracing::{error, info, warn};
 
 use crate::broker::{Broker, BrokerError, ClientSettings};
-use crate::epoch::EpochTag;
+use crate::epoch::{EpochTag, transactional_id};
 use crate::http::Health;
 use crate::state::store::StateStore;
 use crate::stream_thread::{FailPoint, Now, Step, StreamThread, ThreadContext, ThreadError};
@@ -270,7 +270,7 @@ impl<B: Broker> Supervisor<B> {
         let application_id = &self.context.application_id;
         let client = self.broker.client(&ClientSettings {
             application_id: application_id.to_string(),
-            transactional_id: format!("{application_id}-{}-{number}", self.process_id),
+            transactional_id: transactional_id(application_id, &self.process_id, number),
             client_id: format!("{application_id}-{}-{name}", self.process_id),
             transaction_timeout: self.transaction_timeout,
             message_bytes_max: self.message_bytes_max,

@@ -4,6 +4,7 @@ use leeway_topology::ids::{Offset, Timestamp};
 use leeway_topology::state::{KeyKind, progress_key};
 
 use crate::broker::LogRange;
+use crate::mutation::{Mutation, is};
 use crate::state::store::{Batch, StateStore, StoreError, TaskLease};
 use crate::task::progress::{Checkpoint, Progress, checkpoint_key};
 
@@ -41,7 +42,7 @@ pub fn plan_restore(checkpoint: Option<&Checkpoint>, range: LogRange, now: Times
             "checkpoint {changelog_offset} is beyond the changelog's end {}: the topic was made anew",
             range.high_watermark
         )
-    } else if age_ms > checkpoint_age_ms_max {
+    } else if age_ms > checkpoint_age_ms_max && !is(Mutation::OldCheckpoint) {
         format!("the checkpoint is {age_ms} ms old, tombstones are only sure to be there for {checkpoint_age_ms_max} ms")
     } else {
         return RestorePlan::FromCheckpoint(*changelog_offset);
@@ -113,7 +114,7 @@ impl Restore {
                     committed_at: progress.committed_at,
                 },
             ));
-        } else {
+        } else if !(is(Mutation::LostPane) && key.first() == Some(&(KeyKind::Pane as u8)) && key.ends_with(&[3])) {
             self.pending.push((key.to_vec(), value.map(<[u8]>::to_vec)));
         }
         if self.pending_bytes >= RESTORE_BATCH_BYTES {

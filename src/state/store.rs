@@ -168,6 +168,23 @@ impl StateStore {
         }
     }
 
+    /// What [`Self::write`] must never do.
+    #[cfg(feature = "mutations")]
+    pub(crate) fn write_without_lease(&self, task: &TaskRange, puts: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>) {
+        let prefix = prefix(task);
+        let change = |(key, value): (Vec<u8>, Option<Vec<u8>>)| {
+            let key = [prefix.as_slice(), &key].concat();
+            match value {
+                Some(value) => Change::Put { key, value },
+                None => Change::Delete { key },
+            }
+        };
+        let open = self.shared.open.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(open) = open.as_ref() {
+            open.backend.write(puts.map(change).collect()).unwrap_or_default();
+        }
+    }
+
     /// Makes everything written so far survive a failure of the machine too. Commits do not need it.
     ///
     /// # Errors

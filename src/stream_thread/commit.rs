@@ -8,8 +8,9 @@ use leeway_topology::processor::Processor;
 use tracing::{debug, error, info, warn};
 
 use super::{FailPoint, Now, Producer, StreamThread, ThreadError, restore, store_failure, text_of};
-use crate::broker::{AbortCause, CommitOutcome, CommittedOffset, EpochCommit, OutRecord, StreamClient, TopicPartition};
+use crate::broker::{AbortCause, CommitOutcome, CommittedOffset, EpochCommit, GroupMetadata, OutRecord, StreamClient, TopicPartition};
 use crate::epoch::{SealedEpoch, SealedTask, Verdict, judge};
+use crate::mutation::{Mutation, is};
 use crate::state::store::{Batch, StoreError};
 use crate::task::progress::{Checkpoint, Progress, checkpoint_key};
 use crate::task::{Phase, Running, Task, stored_progress};
@@ -99,18 +100,38 @@ impl<C: StreamClient> StreamThread<C> {
         }
         self.fail_point(FailPoint::EpochSealed);
         debug!(thread = %self.name, epoch = open.number, tasks = sealed.len(), records = records.len(), "commit");
-        self.client.commit(EpochCommit {
-            epoch: open.number,
-            records,
-            offsets,
-            group: open.group,
-        });
-        self.producer = Producer::Committing(SealedEpoch {
+        let sealed = SealedEpoch {
             number: open.number,
             tasks: sealed,
             checks: open.checks,
             submitted: now.elapsed,
+        };
+        if is(Mutation::StoreBeforeKafka) {
+            self.write(&sealed, &BTreeMap::new()).unwrap_or_default();
+        }
+        let group = self.group_to_send(open.group);
+        self.client.commit(EpochCommit {
+            epoch: open.number,
+            records,
+            offsets,
+            group,
         });
+        self.producer = Producer::Committing(sealed);
+    }
+
+    /// The group metadata that was taken when the epoch began.
+    fn group_to_send(&mut self, taken: GroupMetadata) -> GroupMetadata {
+        if is(Mutation::LateGroupMetadata) {
+            self.client.group_metadata()
+        } else if is(Mutation::NoGroupMetadata) {
+            GroupMetadata {
+                member_id: String::new(),
+                generation: -1,
+                token: taken.token,
+            }
+        } else {
+            taken
+        }
     }
 
     pub(super) fn on_commit_finished(&mut self, number: u64, outcome: CommitOutcome, now: Now) -> Result<(), ThreadError> {
@@ -137,11 +158,19 @@ impl<C: StreamClient> StreamThread<C> {
                     AbortCause::TimedOut => self.halve_epochs(),
                     AbortCause::Rejoin | AbortCause::Unavailable => {}
                 }
+                if is(Mutation::NoRewind) {
+                    return Ok(());
+                }
                 self.open = None;
                 self.rewind(epoch.tasks.iter().map(|task| task.input.clone()).collect(), now)?;
             }
             CommitOutcome::Unknown { reason } => {
                 warn!(thread = %self.name, epoch = number, %reason, "the transaction's outcome is unknown; asking the group");
+                if is(Mutation::UnknownIsAborted) {
+                    self.client.init_producer();
+                    self.open = None;
+                    return self.rewind(epoch.tasks.iter().map(|task| task.input.clone()).collect(), now);
+                }
                 self.settle(epoch);
             }
             CommitOutcome::Fenced { reason } if now.elapsed >= epoch.submitted + self.context.transaction_timeout => {
@@ -271,7 +300,7 @@ impl<C: StreamClient> StreamThread<C> {
     }
 
     /// One WriteBatch: what is proven committed, for the tasks that are still ours.
-    fn apply(&mut self, epoch: &SealedEpoch, ends: &BTreeMap<TopicPartition, Offset>, now: Now) -> Result<(), ThreadError> {
+    fn write(&self, epoch: &SealedEpoch, ends: &BTreeMap<TopicPartition, Offset>) -> Result<(), StoreError> {
         let mut batch = Batch::new();
         for sealed in &epoch.tasks {
             let Some(Task {
@@ -280,6 +309,10 @@ impl<C: StreamClient> StreamThread<C> {
                 ..
             }) = self.tasks.get(&sealed.input)
             else {
+                #[cfg(feature = "mutations")]
+                if is(Mutation::NoLease) {
+                    self.write_without_lease(sealed);
+                }
                 continue;
             };
             for put in &sealed.puts {
@@ -295,7 +328,23 @@ impl<C: StreamClient> StreamThread<C> {
                 batch.put(lease, &checkpoint_key(), Some(&checkpoint.to_bytes()));
             }
         }
-        let written = self.context.store.write(batch);
+        self.context.store.write(batch)
+    }
+
+    #[cfg(feature = "mutations")]
+    fn write_without_lease(&self, sealed: &SealedTask) {
+        let task = crate::state::store::TaskRange {
+            store: self.context.sub_topologies[&sealed.input.topic].store.clone(),
+            partition: sealed.input.partition,
+        };
+        let progress = (progress_key(), Some(sealed.progress.to_bytes()));
+        let puts = sealed.puts.iter().map(|put| (put.key.clone(), put.value.clone()));
+        self.context.store.write_without_lease(&task, puts.chain([progress]));
+    }
+
+    /// Makes the store and the tasks what was committed.
+    fn apply(&mut self, epoch: &SealedEpoch, ends: &BTreeMap<TopicPartition, Offset>, now: Now) -> Result<(), ThreadError> {
+        let written = self.write(epoch, ends);
         for sealed in &epoch.tasks {
             if let Some(task) = self.tasks.get_mut(&sealed.input)
                 && let Phase::Running(running) = &mut task.phase

@@ -9,6 +9,7 @@ use tracing::{error, info, warn};
 use super::{Now, StreamThread, ThreadContext, ThreadError, store_failure};
 use crate::broker::{CommittedOffset, LogRange, StreamClient, TopicPartition};
 use crate::changelog::{Restore, RestorePlan, plan_restore};
+use crate::mutation::{Mutation, is};
 use crate::state::store::{StoreError, TaskLease};
 use crate::task::progress::{Checkpoint, checkpoint_key};
 use crate::task::{Phase, Position, Running, Task, check_position, stored_progress};
@@ -245,7 +246,7 @@ fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadCon
     let (Some(input), Some(changelog), Some(target)) = (creating.input, creating.changelog, creating.stable_target) else {
         return Ok(());
     };
-    if changelog.last_stable < target {
+    if changelog.last_stable < target && !is(Mutation::RestoreToStableEnd) {
         if now.elapsed >= creating.asked_again_at + STABLE_POLL {
             creating.asked_again_at = now.elapsed;
             client.fetch_log_range(&task.changelog);

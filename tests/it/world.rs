@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use leeway::broker::memory::{MemoryBroker, MemoryClient};
 use leeway::broker::{Broker, ClientSettings, NewTopic, OutRecord, PlainProducer};
-use leeway::epoch::EpochTag;
+use leeway::epoch::{EpochTag, transactional_id};
 use leeway::runtime::plan;
 use leeway::state::store::StateStore;
 use leeway::stream_thread::{Now, Step, StreamThread, ThreadContext, ThreadError};
@@ -119,7 +119,7 @@ impl World {
     pub(crate) fn client(&self, process: &str, thread: usize) -> MemoryClient {
         let settings = ClientSettings {
             application_id: APPLICATION.to_owned(),
-            transactional_id: format!("{APPLICATION}-{process}-{thread}"),
+            transactional_id: transactional_id(APPLICATION, process, thread),
             client_id: process.to_owned(),
             transaction_timeout: TRANSACTION_TIMEOUT,
             message_bytes_max: 1 << 20,

@@ -41,6 +41,8 @@ pub struct MemoryClient {
     producer: Producer,
     /// Questions for stable offsets that are not answered yet.
     asked_committed: Vec<Vec<TopicPartition>>,
+    /// Questions for log ranges that are not answered yet.
+    asked_ranges: Vec<TopicPartition>,
     started: BTreeMap<TopicPartition, Offset>,
     restoring: BTreeMap<TopicPartition, Restoring>,
     batch: Vec<Fetched>,
@@ -58,6 +60,7 @@ impl MemoryClient {
             membership: Membership::new(),
             producer: Producer::Gone,
             asked_committed: Vec::new(),
+            asked_ranges: Vec::new(),
             started: BTreeMap::new(),
             restoring: BTreeMap::new(),
             batch: Vec::new(),
@@ -69,6 +72,9 @@ impl MemoryClient {
 
 /// Goes on with `init_transactions` or the transaction, as far as it can.
 fn serve_producer(producer: &mut Producer, state: &mut State, settings: &ClientSettings, now: Duration, events: &mut VecDeque<ClientEvent>) {
+    if !state.is_up() {
+        return;
+    }
     match std::mem::replace(producer, Producer::Gone) {
         Producer::Starting => match state.init_producer(&settings.transactional_id, settings.transaction_timeout) {
             Some(session) => {
@@ -108,6 +114,17 @@ fn serve_committed(asked: &mut Vec<Vec<TopicPartition>>, state: &State, settings
     });
 }
 
+/// Answers the questions for log ranges.
+fn serve_ranges(asked: &mut Vec<TopicPartition>, state: &State, events: &mut VecDeque<ClientEvent>) {
+    events.extend(asked.drain(..).map(|partition| match state.log(&partition) {
+        Some(log) => ClientEvent::LogRange(partition, log.range()),
+        None => ClientEvent::PartitionError {
+            reason: no_such_partition(&partition),
+            partition,
+        },
+    }));
+}
+
 impl StreamClient for MemoryClient {
     fn next_event(&mut self) -> Option<ClientEvent> {
         self.prompt = false;
@@ -118,12 +135,17 @@ impl StreamClient for MemoryClient {
             membership,
             producer,
             asked_committed,
+            asked_ranges,
             ..
         } = self;
         shared.with(|state, now| {
+            if !state.is_up() {
+                return;
+            }
             membership.serve(state, settings, now, events);
             serve_producer(producer, state, settings, now, events);
             serve_committed(asked_committed, state, settings, events);
+            serve_ranges(asked_ranges, state, events);
         });
         self.events.pop_front()
     }
@@ -179,7 +201,7 @@ impl StreamClient for MemoryClient {
             ..
         } = self;
         let Some(position) = started.get_mut(partition) else { return 0 };
-        match shared.with(|state, _| state.fetch(partition, *position, max.min(FETCH_RECORDS), batch)) {
+        match shared.with(|state, _| state.answer_fetch(partition, *position, max.min(FETCH_RECORDS), batch)) {
             Ok(fetch) => *position = fetch.next,
             Err(reason) => {
                 started.remove(partition);
@@ -250,15 +272,8 @@ impl StreamClient for MemoryClient {
     }
 
     fn fetch_log_range(&mut self, partition: &TopicPartition) {
-        let range = self.shared.with(|state, _| state.log(partition).map(|log| log.range()));
-        let partition = partition.clone();
-        self.events.push_back(match range {
-            Some(range) => ClientEvent::LogRange(partition, range),
-            None => ClientEvent::PartitionError {
-                reason: no_such_partition(&partition),
-                partition,
-            },
-        });
+        self.asked_ranges.push(partition.clone());
+        self.prompt = true;
     }
 
     fn start_restore(&mut self, partition: &TopicPartition, offset: Offset) {
@@ -279,7 +294,7 @@ impl StreamClient for MemoryClient {
             if taken >= max {
                 return true;
             }
-            let fetch = match shared.with(|state, _| state.fetch(partition, reading.next, (max - taken).min(FETCH_RECORDS), batch)) {
+            let fetch = match shared.with(|state, _| state.answer_fetch(partition, reading.next, (max - taken).min(FETCH_RECORDS), batch)) {
                 Ok(fetch) => fetch,
                 Err(reason) => {
                     events.push_back(ClientEvent::PartitionError {
@@ -321,6 +336,7 @@ impl StreamClient for MemoryClient {
         self.started.clear();
         self.restoring.clear();
         self.asked_committed.clear();
+        self.asked_ranges.clear();
         self.events.clear();
     }
 }

@@ -7,7 +7,7 @@ use leeway_topology::ids::Offset;
 
 use super::faults::{CommitStep, Fault};
 use super::state::State;
-use super::transactions::{Refusal, Session};
+use super::transactions::{Markers, Refusal, Session};
 use crate::broker::{AbortCause, ClientSettings, CommitOutcome, EpochCommit, TopicPartition};
 
 /// A transaction under way.
@@ -18,7 +18,9 @@ pub(super) struct Committing {
     /// Whether the faults were asked about this step.
     asked: bool,
     resume_at: Duration,
-    markers_after: Duration,
+    markers: Markers,
+    /// The step's request arrives twice.
+    twice: bool,
     ends: BTreeMap<TopicPartition, Offset>,
 }
 
@@ -31,7 +33,8 @@ impl Committing {
             step: CommitStep::Produce,
             asked: false,
             resume_at: Duration::ZERO,
-            markers_after: Duration::ZERO,
+            markers: Markers::AtOnce,
+            twice: false,
             ends,
         }
     }
@@ -60,7 +63,8 @@ impl Committing {
                     continue;
                 }
             }
-            match self.advance(state, settings, now) {
+            let first = self.advance(state, settings, now);
+            match if std::mem::take(&mut self.twice) { self.advance(state, settings, now) } else { first } {
                 Ok(Some(next)) => (self.step, self.asked) = (next, false),
                 Ok(None) => {
                     return Some(CommitOutcome::Committed {
@@ -101,7 +105,7 @@ impl Committing {
                 Ok(Some(CommitStep::Commit))
             }
             CommitStep::Commit => {
-                state.end_transaction(&self.session, true, self.markers_after, now)?;
+                state.end_transaction(&self.session, true, self.markers, now)?;
                 Ok(Some(CommitStep::Reply))
             }
             CommitStep::Reply => Ok(None),
@@ -128,14 +132,28 @@ impl Committing {
                 None
             }
             Fault::DelayMarkers(time) => {
-                self.markers_after = time;
+                self.markers = Markers::LogsAfter(time);
                 None
+            }
+            Fault::ScatterMarkers(time) => {
+                self.markers = Markers::Within(time);
+                None
+            }
+            Fault::Duplicate => {
+                self.twice = true;
+                None
+            }
+            Fault::Stray(time) => {
+                if self.step == CommitStep::Commit {
+                    state.commit_later(&self.session, now.saturating_add(time));
+                }
+                Some(lost())
             }
         }
     }
 
     fn abort(&self, state: &mut State, now: Duration, cause: AbortCause, reason: String) -> CommitOutcome {
-        match state.end_transaction(&self.session, false, Duration::ZERO, now) {
+        match state.end_transaction(&self.session, false, Markers::AtOnce, now) {
             Ok(()) => CommitOutcome::Aborted { reason, cause },
             Err(Refusal::Fenced(reason)) => CommitOutcome::Fenced { reason },
             Err(Refusal::Abort(..) | Refusal::Concurrent) => CommitOutcome::Unknown { reason },

@@ -33,6 +33,14 @@ pub enum Fault {
     /// The commit is decided, and the group's offsets are visible, but the markers reach the logs only so much later. Before
     /// [`CommitStep::Commit`] or an earlier step.
     DelayMarkers(Duration),
+    /// The commit is decided, but its markers reach each log, and the group's offsets become visible, each at a moment of its own within this
+    /// time. Before [`CommitStep::Commit`] or an earlier step.
+    ScatterMarkers(Duration),
+    /// The request of this step arrives twice: the client sent it again because the first answer was lost.
+    Duplicate,
+    /// The client hears no more: `Unknown`; the request to end the transaction is on its way all the same and arrives only so much later. Before
+    /// an earlier step than [`CommitStep::Commit`], or after it: as [`Self::LoseReply`].
+    Stray(Duration),
 }
 
 /// Decides what goes wrong.

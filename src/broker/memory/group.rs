@@ -22,6 +22,16 @@ use crate::broker::{CommittedOffset, GroupMetadata, TopicPartition};
 /// How long a rebalance waits for a member that is alive but does not answer: Kafka's default of `max.poll.interval.ms`.
 const REBALANCE_TIMEOUT: Duration = Duration::from_secs(300);
 
+/// How partitions move.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RebalanceProtocol {
+    /// Members keep what stays theirs and give back only what moves.
+    #[default]
+    Cooperative,
+    /// Members give everything back before they join again.
+    Eager,
+}
+
 /// One member.
 pub(super) struct Member {
     topics: Vec<Arc<str>>,
@@ -205,6 +215,29 @@ impl Group {
     /// Whether no open transaction has an offset of this partition.
     pub(super) fn is_stable(&self, partition: &TopicPartition) -> bool {
         !self.pending.contains_key(partition)
+    }
+
+    /// Forgets all offsets that no open transaction touches, if nobody is in the group.
+    pub(super) fn expire_offsets(&mut self) -> bool {
+        let Self {
+            members, offsets, pending, ..
+        } = self;
+        let before = offsets.len();
+        if members.is_empty() {
+            offsets.retain(|partition, _| pending.contains_key(partition));
+        }
+        offsets.len() < before
+    }
+
+    /// Commits outside a transaction.
+    pub(super) fn set_offset(&mut self, partition: TopicPartition, offset: CommittedOffset) {
+        self.offsets.insert(partition, offset);
+    }
+
+    /// All sessions begin anew.
+    pub(super) fn refresh(&mut self, now: Duration) {
+        self.members.values_mut().for_each(|member| member.seen = now);
+        self.rebalancing_since = self.rebalancing_since.map(|_| now);
     }
 
     pub(super) fn committed(&self, partition: &TopicPartition) -> Option<&CommittedOffset> {

@@ -65,7 +65,7 @@ pub(super) struct Fetch {
 pub(super) enum Cleanup {
     /// The oldest entries go, and the log's start with them.
     Delete,
-    /// Records with a later one of the same key go; the log's start stays, and so do tombstones.
+    /// Records with a later one of the same key go; the log's start stays. Tombstones go only when [`Log::compact`] is asked to.
     Compact,
 }
 
@@ -176,23 +176,25 @@ impl Log {
         if self.entries.len() <= self.clean_at {
             return;
         }
-        let stable = self.last_stable();
         match self.cleanup {
             Cleanup::Delete => {
+                let stable = self.last_stable();
                 while self.entries.len() > self.entries_max && self.entries.front().is_some_and(|entry| entry.offset < stable) {
                     self.entries.pop_front();
                 }
                 self.start = self.entries.front().map_or(self.end, |entry| entry.offset);
             }
             Cleanup::Compact => {
-                self.compact(stable);
+                self.compact(Timestamp(i64::MIN));
                 // Twice what is left: each entry is then looked at a bounded number of times.
                 self.clean_at = self.entries_max.max(2 * self.entries.len());
             }
         }
     }
 
-    fn compact(&mut self, stable: Offset) {
+    /// Of the stable records, the latest of each key stay; tombstones only if they were written at `tombstones_from` or later.
+    pub(super) fn compact(&mut self, tombstones_from: Timestamp) {
+        let stable = self.last_stable();
         let mut seen = BTreeSet::new();
         let mut kept = BTreeSet::new();
         for entry in self.entries.iter().rev() {
@@ -201,7 +203,10 @@ impl Log {
                 entry
                     .record
                     .as_ref()
-                    .is_some_and(|record| record.key.as_ref().is_none_or(|key| seen.insert(key.as_slice())))
+                    .is_some_and(|record| {
+                        let is_latest = record.key.as_ref().is_none_or(|key| seen.insert(key.as_slice()));
+                        is_latest && (record.value.is_some() || record.timestamp >= tombstones_from)
+                    })
             };
             if unstable || latest() {
                 kept.insert(entry.offset);

@@ -14,6 +14,7 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::group::RebalanceProtocol;
 use super::state::State;
 use crate::broker::{ClientEvent, ClientSettings, GroupMetadata, TopicPartition};
 
@@ -93,6 +94,10 @@ impl Membership {
             self.join_again = true;
         }
         if self.join_again || group.waits_for(&self.member_id) {
+            if state.protocol == RebalanceProtocol::Eager && !self.owned.is_empty() {
+                self.give_everything_back(events);
+                return;
+            }
             self.join_again = false;
             group.join(&self.member_id, &self.topics, &self.owned, now);
             state.complete_rebalance(group_id);
@@ -144,6 +149,14 @@ impl Membership {
     /// Who this member is: as in librdkafka, whose own thread sends the heartbeats, a new generation or the loss of the membership is known here
     /// before its event was served.
     pub(super) fn metadata(&mut self, state: &State, group_id: &str) -> GroupMetadata {
+        if !state.is_up() {
+            // What it heard last.
+            return GroupMetadata {
+                member_id: self.member_id.clone(),
+                generation: self.generation,
+                token: Arc::new(()),
+            };
+        }
         let generation = state.groups.get(group_id).and_then(|group| group.generation_of(&self.member_id));
         if let Some(generation) = generation {
             self.generation = generation;
@@ -158,10 +171,22 @@ impl Membership {
 
     /// Leaves the group for good.
     pub(super) fn close(&mut self, state: &mut State, group_id: &str, now: Duration) {
-        if state.groups.get_mut(group_id).is_some_and(|group| group.leave(&self.member_id, now)) {
+        if state.is_up() && state.groups.get_mut(group_id).is_some_and(|group| group.leave(&self.member_id, now)) {
             state.complete_rebalance(group_id);
         }
         *self = Self::new();
+    }
+
+    /// As the eager protocol asks before each join.
+    fn give_everything_back(&mut self, events: &mut VecDeque<ClientEvent>) {
+        events.push_back(ClientEvent::Revoked {
+            partitions: self.owned.iter().cloned().collect(),
+            lost: false,
+        });
+        self.awaited = Awaited::Unassign {
+            revoked: self.owned.clone(),
+            then: Vec::new(),
+        };
     }
 
     /// The group went on without this member.

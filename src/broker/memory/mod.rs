@@ -8,7 +8,7 @@
 //!
 //! As in Kafka: markers use up offsets; nobody sees open or aborted records; a transactional id's new producer aborts and fences the old one; a
 //! transaction past its time-out is aborted; offsets are refused from a wrong generation or member and pending while their transaction is open;
-//! rebalances are cooperative, and a member that does not ask for events within the session time-out loses everything.
+//! a member that does not ask for events within the session time-out loses everything; rebalances are cooperative, or eager on demand.
 //!
 //! Invariants:
 //! - One lock, no helper thread, no randomness, no order but that of calls and of the clock: the same calls at the same times give the same answers.
@@ -43,6 +43,7 @@ mod tests;
 
 pub use client::MemoryClient;
 pub use faults::{CommitStep, Fault, Faults, Script};
+pub use group::RebalanceProtocol;
 pub use producer::MemoryProducer;
 
 use state::State;
@@ -120,6 +121,47 @@ impl MemoryBroker {
     pub fn with_retention(self, records_max: usize) -> Self {
         self.shared.with(|state, _| state.retention_records_max = records_max.max(1));
         self
+    }
+
+    /// The same broker, whose groups rebalance in this way.
+    #[must_use]
+    pub fn with_rebalance_protocol(self, protocol: RebalanceProtocol) -> Self {
+        self.shared.with(|state, _| state.protocol = protocol);
+        self
+    }
+
+    /// The same broker, whose coordinator looks only so often for transactions past their time-out. Kafka: every 10 s.
+    #[must_use]
+    pub fn with_transaction_sweep(self, interval: Duration) -> Self {
+        self.shared.with(|state, _| state.coordinator.sweep_interval = interval);
+        self
+    }
+
+    /// Stops the broker for so long: no client hears anything, nobody's session ends and no marker is written. Afterwards sessions begin anew, as
+    /// with a coordinator that read its log again.
+    pub fn stop_for(&self, time: Duration) {
+        self.shared.with(|state, now| state.stop_until(now.saturating_add(time)));
+    }
+
+    /// Compacts a topic now, as Kafka's log cleaner: of the records that a read-committed reader may see, the latest of each key stay, and
+    /// tombstones as long as `delete.retention.ms` says.
+    ///
+    /// # Errors
+    /// When there is no such topic.
+    pub fn compact(&self, topic: &str) -> Result<(), BrokerError> {
+        self.shared.with(|state, _| state.compact(topic))
+    }
+
+    /// Forgets a group's committed offsets, as after `offsets.retention.minutes`: only if it has no members. Says whether there were any.
+    pub fn expire_offsets(&self, group: &str) -> bool {
+        self.shared
+            .with(|state, _| state.groups.get_mut(group).is_some_and(|group| group.expire_offsets()))
+    }
+
+    /// Commits an offset for a group without members, as a plain consumer that ran before.
+    pub fn set_offset(&self, group: &str, partition: &TopicPartition, offset: CommittedOffset) {
+        self.shared
+            .with(|state, _| state.groups.entry(group.to_owned()).or_default().set_offset(partition.clone(), offset));
     }
 
     /// Lets transactions fail from now on as `faults` decides, instead of those injected before. It is asked under the broker's lock, so it must

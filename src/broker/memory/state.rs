@@ -7,7 +7,7 @@ use std::time::Duration;
 use leeway_topology::ids::{Offset, Timestamp};
 
 use super::faults::Faults;
-use super::group::Group;
+use super::group::{Group, RebalanceProtocol};
 use super::log::{Cleanup, Fetch, Fetched, Log, RecordData};
 use super::transactions::{Coordinator, ProducerId};
 use crate::broker::{BrokerError, LogRange, NewTopic, OutRecord, TopicDescription, TopicPartition};
@@ -40,6 +40,9 @@ pub(super) struct State {
     pub(super) coordinator: Coordinator,
     pub(super) faults: Option<Box<dyn Faults>>,
     pub(super) session_timeout: Duration,
+    pub(super) protocol: RebalanceProtocol,
+    /// The broker is stopped until then.
+    down_until: Option<Duration>,
     pub(super) retention_records_max: usize,
     /// The time of writing, for records without a timestamp.
     pub(super) wall: Timestamp,
@@ -57,6 +60,8 @@ impl State {
             coordinator: Coordinator::default(),
             faults: None,
             session_timeout,
+            protocol: RebalanceProtocol::default(),
+            down_until: None,
             retention_records_max,
             wall: Timestamp(0),
             touched: false,
@@ -66,6 +71,14 @@ impl State {
 
     /// What time alone decides.
     pub(super) fn sweep(&mut self, now: Duration) {
+        if let Some(until) = self.down_until {
+            if now < until {
+                return;
+            }
+            self.down_until = None;
+            self.touched = true;
+            self.groups.values_mut().for_each(|group| group.refresh(now));
+        }
         self.sweep_transactions(now);
         let Self {
             groups,
@@ -80,6 +93,27 @@ impl State {
                 *touched = true;
             }
         }
+    }
+
+    /// Whether clients hear anything.
+    pub(super) fn is_up(&self) -> bool {
+        self.down_until.is_none()
+    }
+
+    pub(super) fn stop_until(&mut self, until: Duration) {
+        self.down_until = self.down_until.max(Some(until));
+    }
+
+    pub(super) fn compact(&mut self, name: &str) -> Result<(), BrokerError> {
+        let wall = self.wall;
+        let topic = self.topics.get_mut(name).ok_or_else(|| BrokerError::NoSuchTopic(name.to_owned()))?;
+        let text = &topic.config["delete.retention.ms"];
+        let retention_ms: i64 = text
+            .parse()
+            .map_err(|_| BrokerError::Refused(format!("topic {name:?}: delete.retention.ms={text} is no number of milliseconds")))?;
+        let oldest = Timestamp(wall.0.saturating_sub(retention_ms));
+        topic.partitions.iter_mut().for_each(|log| log.compact(oldest));
+        Ok(())
     }
 
     pub(super) fn create_topic(&mut self, new: &NewTopic, now: Duration) -> Result<(), BrokerError> {
@@ -172,6 +206,15 @@ impl State {
     /// Takes records as [`Log::fetch`] does.
     pub(super) fn fetch(&self, partition: &TopicPartition, from: Offset, max: usize, into: &mut Vec<Fetched>) -> Result<Fetch, String> {
         self.log(partition).ok_or_else(|| no_such_partition(partition))?.fetch(from, max, into)
+    }
+
+    /// The same as a client is answered: a broker that is stopped gives nothing.
+    pub(super) fn answer_fetch(&self, partition: &TopicPartition, from: Offset, max: usize, into: &mut Vec<Fetched>) -> Result<Fetch, String> {
+        if self.is_up() {
+            self.fetch(partition, from, max, into)
+        } else {
+            Ok(Fetch { next: from, at_end: false })
+        }
     }
 
     /// Appends a record, of a transaction or of none.

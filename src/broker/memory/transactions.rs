@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! init --> ready(epoch) --produce or send offsets--> open --end--> ready
-//!                 \--end with late markers--> decided: the group's offsets are visible, the logs' records not yet --> ready
+//!                 \--end with late markers--> decided: each log and group shows it when its marker is due --> ready
 //! init by another, time-out: what is open is aborted, epoch + 1, and the old epoch is fenced
 //! ```
 //!
@@ -49,14 +49,53 @@ struct Transaction {
     begun: Duration,
     partitions: BTreeSet<TopicPartition>,
     groups: BTreeSet<String>,
-    /// The commit is decided; the logs get their markers then.
-    markers_due: Option<Duration>,
+    /// The commit is decided; these markers are still to be written.
+    decided: Option<Vec<(Duration, Target)>>,
+}
+
+/// What gets a marker when a transaction ends.
+#[derive(Clone, Debug)]
+enum Target {
+    Log(TopicPartition),
+    Group(String),
+}
+
+/// When the markers of a commit are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Markers {
+    /// With the decision.
+    #[default]
+    AtOnce,
+    /// The groups' at once, the logs' so much later.
+    LogsAfter(Duration),
+    /// Each at a moment of its own within this time.
+    Within(Duration),
+}
+
+impl Markers {
+    /// How long after the decision the marker of `target`, the `number`th of its transaction, is written.
+    fn delay(self, target: &Target, number: usize) -> Duration {
+        match (self, target) {
+            (Self::AtOnce, _) | (Self::LogsAfter(_), Target::Group(_)) => Duration::ZERO,
+            (Self::LogsAfter(time), Target::Log(_)) => time,
+            // Spread over the time in an order that the time itself decides: nothing is drawn here.
+            (Self::Within(time), _) => {
+                let spread = (time.as_millis() as u64).wrapping_add(number as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32;
+                time.mul_f64(spread as f64 / f64::from(u32::MAX))
+            }
+        }
+    }
 }
 
 /// All transactional producers.
 #[derive(Default)]
 pub(super) struct Coordinator {
     producers: BTreeMap<String, Producer>,
+    /// Requests to commit that are still on their way.
+    stray: Vec<(Duration, Session)>,
+    /// How often the coordinator looks for transactions past their time-out; zero: always.
+    pub(super) sweep_interval: Duration,
+    swept: Duration,
 }
 
 impl State {
@@ -66,7 +105,7 @@ impl State {
         let known = self.coordinator.producers.get(transactional_id);
         if known
             .and_then(|producer| producer.transaction.as_ref())
-            .is_some_and(|transaction| transaction.markers_due.is_some())
+            .is_some_and(|transaction| transaction.decided.is_some())
         {
             return None;
         }
@@ -92,9 +131,10 @@ impl State {
         };
         producer.epoch += 1;
         let id = producer.id;
-        if let Some(transaction) = producer.transaction.take_if(|transaction| transaction.markers_due.is_none()) {
-            self.end_groups(id, &transaction, false);
-            self.end_logs(id, &transaction, false);
+        if let Some(transaction) = producer.transaction.take_if(|transaction| transaction.decided.is_none()) {
+            for target in transaction.targets() {
+                self.write_marker(id, &target, false);
+            }
         }
     }
 
@@ -129,65 +169,86 @@ impl State {
         Ok(())
     }
 
-    /// Ends the transaction. `markers_after`: the group shows a commit at once, the logs only so much later.
-    pub(super) fn end_transaction(&mut self, session: &Session, committed: bool, markers_after: Duration, now: Duration) -> Result<(), Refusal> {
+    /// Ends the transaction. `markers`: when a commit becomes visible where.
+    pub(super) fn end_transaction(&mut self, session: &Session, committed: bool, markers: Markers, now: Duration) -> Result<(), Refusal> {
         let producer = self.coordinator.producer(session)?;
         let id = producer.id;
         // One whose commit is decided is not this one.
-        let Some(mut transaction) = producer.transaction.take_if(|transaction| transaction.markers_due.is_none()) else {
+        let Some(mut transaction) = producer.transaction.take_if(|transaction| transaction.decided.is_none()) else {
             return Ok(());
         };
-        self.end_groups(id, &transaction, committed);
-        if committed && !markers_after.is_zero() {
-            transaction.markers_due = Some(now.saturating_add(markers_after));
+        let markers = if committed { markers } else { Markers::AtOnce };
+        let mut late = Vec::new();
+        for (number, target) in transaction.targets().into_iter().enumerate() {
+            let delay = markers.delay(&target, number);
+            if delay.is_zero() {
+                self.write_marker(id, &target, committed);
+            } else {
+                late.push((now.saturating_add(delay), target));
+            }
+        }
+        if !late.is_empty() {
+            transaction.decided = Some(late);
             self.coordinator.producer(session)?.transaction = Some(transaction);
-        } else {
-            self.end_logs(id, &transaction, committed);
         }
         Ok(())
     }
 
-    /// What time alone decides: late markers are written, transactions past their time-out aborted and their producers fenced.
+    /// Lets a request to commit arrive only at `at`, if its producer is not fenced by then.
+    pub(super) fn commit_later(&mut self, session: &Session, at: Duration) {
+        self.coordinator.stray.push((at, session.clone()));
+    }
+
+    /// What time alone decides: late markers are written, late requests arrive, transactions past their time-out are aborted and their producers
+    /// fenced.
     pub(super) fn sweep_transactions(&mut self, now: Duration) {
-        let mut timed_out = Vec::new();
         let mut due = Vec::new();
-        for (transactional_id, producer) in &mut self.coordinator.producers {
-            match &producer.transaction {
-                Some(Transaction { markers_due: Some(at), .. }) if *at <= now => {
-                    due.extend(producer.transaction.take().map(|ended| (producer.id, ended)))
-                }
-                Some(Transaction {
-                    markers_due: None, begun, ..
-                }) if now.saturating_sub(*begun) > producer.transaction_timeout => {
-                    timed_out.push(transactional_id.clone());
-                }
-                _ => {}
+        for producer in self.coordinator.producers.values_mut() {
+            let Some(transaction) = &mut producer.transaction else { continue };
+            let Some(decided) = &mut transaction.decided else { continue };
+            due.extend(decided.extract_if(.., |(at, _)| *at <= now).map(|(_, target)| (producer.id, target)));
+            if decided.is_empty() {
+                producer.transaction = None;
             }
         }
-        for (id, transaction) in due {
-            self.end_logs(id, &transaction, true);
+        for (id, target) in due {
+            self.write_marker(id, &target, true);
         }
-        for transactional_id in timed_out {
-            self.fence(&transactional_id);
+        let arrived: Vec<_> = self.coordinator.stray.extract_if(.., |(at, _)| *at <= now).collect();
+        for (_, session) in arrived {
+            // Nobody waits for the answer, a refusal included.
+            self.end_transaction(&session, true, Markers::AtOnce, now).ok();
+        }
+        if now >= self.coordinator.swept + self.coordinator.sweep_interval {
+            self.coordinator.swept = now;
+            for transactional_id in self.coordinator.timed_out(now) {
+                self.fence(&transactional_id);
+            }
         }
     }
 
-    fn end_groups(&mut self, id: ProducerId, transaction: &Transaction, committed: bool) {
-        for group in &transaction.groups {
-            if let Some(group) = self.groups.get_mut(group) {
-                group.end_transaction(id, committed);
+    fn write_marker(&mut self, id: ProducerId, target: &Target, committed: bool) {
+        match target {
+            Target::Log(partition) => {
+                if let Some(log) = self.log_mut(partition) {
+                    log.append_marker(id, committed);
+                }
+            }
+            Target::Group(group) => {
+                if let Some(group) = self.groups.get_mut(group) {
+                    group.end_transaction(id, committed);
+                }
             }
         }
         self.touched = true;
     }
+}
 
-    fn end_logs(&mut self, id: ProducerId, transaction: &Transaction, committed: bool) {
-        for partition in &transaction.partitions {
-            if let Some(log) = self.log_mut(partition) {
-                log.append_marker(id, committed);
-            }
-        }
-        self.touched = true;
+impl Transaction {
+    /// Groups first, as the order in which markers are written when nothing delays them.
+    fn targets(&self) -> Vec<Target> {
+        let groups = self.groups.iter().cloned().map(Target::Group);
+        groups.chain(self.partitions.iter().cloned().map(Target::Log)).collect()
     }
 }
 
@@ -211,13 +272,21 @@ impl Coordinator {
             begun: now,
             partitions: BTreeSet::new(),
             groups: BTreeSet::new(),
-            markers_due: None,
+            decided: None,
         };
         let transaction = producer.transaction.get_or_insert_with(fresh);
-        if transaction.markers_due.is_some() {
+        if transaction.decided.is_some() {
             Err(Refusal::Concurrent)
         } else {
             Ok((producer.id, transaction))
         }
+    }
+
+    fn timed_out(&self, now: Duration) -> Vec<String> {
+        let is_late = |producer: &Producer| {
+            let open = producer.transaction.as_ref().filter(|transaction| transaction.decided.is_none());
+            open.is_some_and(|transaction| now.saturating_sub(transaction.begun) > producer.transaction_timeout)
+        };
+        self.producers.iter().filter(|(_, producer)| is_late(producer)).map(|(id, _)| id.clone()).collect()
     }
 }
