@@ -173,7 +173,8 @@ fn run(task: &mut Task, input: LogRange, changelog: LogRange, context: &ThreadCo
         return Err(Doubt::Stop("restored without a lease".to_owned()));
     };
     let stored = stored_progress(lease).map_err(Doubt::Store)?;
-    let changelog_unused = changelog.high_watermark.0 == 0;
+    // From its very start on: an aborted first epoch leaves offsets that nobody sees.
+    let changelog_unused = changelog.start.0 == 0;
     let position = check_position(stored.as_ref(), task.committed.as_ref(), input, task.sub_topology.start, changelog_unused)
         .map_err(|fault| Doubt::Corrupted(fault.to_string()))?;
     let next = position.offset();
@@ -195,7 +196,7 @@ fn run(task: &mut Task, input: LogRange, changelog: LogRange, context: &ThreadCo
     }
     let processor = open_processor(task, lease, context).map_err(|error| match error {
         StateError::Store(text) => Doubt::Store(StoreError::Unavailable(text)),
-        StateError::Corrupt { .. } | StateError::Damaged(_) => Doubt::Corrupted(error.to_string()),
+        StateError::Corrupt { .. } | StateError::Damaged(_) | StateError::Contradictory(_) => Doubt::Corrupted(error.to_string()),
         StateError::Inconsistent(text) => Doubt::Stop(text),
     })?;
     processor.verify().map_err(|error| Doubt::Corrupted(error.to_string()))?;

@@ -58,7 +58,8 @@ pub enum StateFault {
 
 /// Compares a restored state with the group's stable offset. Nothing here is guessed: a contradiction is a fault, not a reset.
 ///
-/// `changelog_unused`: the changelog never held a record. Then an offset without our metadata is another consumer's, whose place we take.
+/// `changelog_unused`: nothing was ever deleted from the changelog's start, so that a state without progress never was committed. Then an offset
+/// without our metadata is another consumer's, whose place we take.
 ///
 /// # Errors
 /// When both cannot be true.

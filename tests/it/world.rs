@@ -36,7 +36,8 @@ pub(crate) const EVERY: u64 = 10;
 /// The broker, its clock, and what all instances have in common.
 pub(crate) struct World {
     pub(crate) broker: MemoryBroker,
-    clock_ms: Arc<AtomicU64>,
+    /// The broker's clock, and everybody's.
+    pub(crate) clock_ms: Arc<AtomicU64>,
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) references: Arc<PublishedReferences>,
 }
@@ -49,10 +50,15 @@ pub(crate) struct Instance {
 impl World {
     /// A topic of so many partitions, watched with a window of 100 looked at every 10.
     pub(crate) fn new(partitions: u32) -> Self {
+        Self::on(partitions, |broker| broker)
+    }
+
+    /// The same on a broker with other settings.
+    pub(crate) fn on(partitions: u32, configure: impl FnOnce(MemoryBroker) -> MemoryBroker) -> Self {
         let clock_ms = Arc::new(AtomicU64::new(0));
         let clock = clock_ms.clone();
-        let broker =
-            MemoryBroker::with_clock(Arc::new(move || Duration::from_millis(clock.load(Ordering::Relaxed)))).with_session_timeout(SESSION_TIMEOUT);
+        let broker = MemoryBroker::with_clock(Arc::new(move || Duration::from_millis(clock.load(Ordering::Relaxed))));
+        let broker = configure(broker.with_session_timeout(SESSION_TIMEOUT));
         let topic = NewTopic {
             name: "in".into(),
             partitions,

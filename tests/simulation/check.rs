@@ -5,39 +5,54 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use leeway::broker::Broker;
-use leeway::state::store::{StateStore, TaskRange};
 use leeway::task::progress::{Progress, checkpoint_key};
 use leeway_topology::event::DriftEvent;
 use leeway_topology::ids::{Offset, Partition, Timestamp};
-use leeway_topology::processor::Disposition;
+use leeway_topology::processor::{Disposition, Processor};
 use leeway_topology::record::InputRecord;
 use leeway_topology::state::progress_key;
 use leeway_topology::test_driver::TestDriver;
 
+use crate::history::{History, State};
 use crate::world::{APPLICATION, World};
 
-/// Per partition, what was sent to it, in order: value and timestamp.
-type Sent = [Vec<(Option<Vec<u8>>, Timestamp)>];
+/// The epoch of what was there before the run: not the dataflow's.
+pub(crate) const EPOCH_BEFORE: u64 = 0;
+
+/// What one partition was sent, in order: value and timestamp.
+type Sent = Vec<(Option<Vec<u8>>, Timestamp)>;
+
+/// An input partition: what was sent to it, and where the application began to read it.
+#[derive(Default)]
+pub(crate) struct Input {
+    pub(crate) sent: Sent,
+    pub(crate) begin: usize,
+}
 
 /// What all of this does, without a broker.
 fn driver(world: &World) -> TestDriver {
     TestDriver::new(APPLICATION, [(*world.monitor).clone()], (*world.references).clone())
 }
 
-fn records(sent: &[(Option<Vec<u8>>, Timestamp)]) -> impl Iterator<Item = InputRecord<'_>> {
-    (0..).zip(sent).map(|(offset, (value, timestamp))| InputRecord {
-        offset: Offset(offset),
-        timestamp: Some(*timestamp),
-        value: value.as_deref(),
-    })
+impl Input {
+    /// The records that the application had to process before offset `end`.
+    fn records(&self, end: usize) -> impl Iterator<Item = InputRecord<'_>> {
+        (0..).zip(&self.sent[..end]).skip(self.begin).map(|(offset, (value, timestamp))| InputRecord {
+            offset: Offset(offset),
+            timestamp: Some(*timestamp),
+            value: value.as_deref(),
+        })
+    }
 }
 
 /// The topic holds, per partition and feature, exactly the bytes that the dataflow gives without a broker, in their order.
-pub(crate) fn events(world: &World, sent: &Sent) -> Result<(), String> {
+pub(crate) fn events(world: &World, inputs: &[Input]) -> Result<(), String> {
     let mut expected: BTreeMap<(i32, String), Vec<Vec<u8>>> = BTreeMap::new();
     let mut driver = driver(world);
-    for (partition, sent) in (0..).zip(sent) {
-        let output = driver.pipe(Partition(partition), records(sent)).map_err(|error| error.to_string())?;
+    for (partition, input) in (0..).zip(inputs) {
+        let output = driver
+            .pipe(Partition(partition), input.records(input.sent.len()))
+            .map_err(|error| error.to_string())?;
         for event in output.events {
             expected.entry((partition, event.feature.to_string())).or_default().push(event.to_json());
         }
@@ -75,15 +90,17 @@ pub(crate) fn events(world: &World, sent: &Sent) -> Result<(), String> {
 }
 
 /// Each invalid record is there once, and nothing else.
-pub(crate) fn dead_letters(world: &World, sent: &Sent) -> Result<(), String> {
+pub(crate) fn dead_letters(world: &World, inputs: &[Input]) -> Result<(), String> {
     let mut expected = BTreeSet::new();
     let mut driver = driver(world);
-    for (partition, sent) in (0..).zip(sent) {
-        let output = driver.pipe(Partition(partition), records(sent)).map_err(|error| error.to_string())?;
-        let rejected = (0..)
+    for (partition, input) in (0..).zip(inputs) {
+        let output = driver
+            .pipe(Partition(partition), input.records(input.sent.len()))
+            .map_err(|error| error.to_string())?;
+        let rejected = (input.begin..)
             .zip(&output.dispositions)
             .filter(|(_, disposition)| matches!(disposition, Disposition::Rejected(_)));
-        expected.extend(rejected.map(|(offset, _): (i64, _)| (partition.to_string(), offset.to_string())));
+        expected.extend(rejected.map(|(offset, _)| (partition.to_string(), offset.to_string())));
     }
     let mut found = Vec::new();
     let read = world.broker.read_topic("in-dlq", Duration::ZERO, &mut |_, record| {
@@ -108,55 +125,60 @@ pub(crate) fn dead_letters(world: &World, sent: &Sent) -> Result<(), String> {
     Ok(())
 }
 
-/// A store is what its changelog says at the store's own progress.
-pub(crate) fn store(world: &World, store: &StateStore, partition: Partition) -> Result<(), String> {
-    let range = TaskRange {
-        store: "windows-in".into(),
-        partition,
-    };
-    let lease = store.lease(range).ok_or("somebody holds the lease")?;
-    let mut stored = BTreeMap::new();
-    let scan = lease.for_each(|key, value| {
-        stored.insert(key.to_vec(), value.to_vec());
-        ControlFlow::Continue(())
-    });
-    scan.map_err(|error| error.to_string())?;
-    stored.remove(&checkpoint_key());
-    let Some(progress) = stored.get(&progress_key()) else {
-        return if stored.is_empty() {
+/// A task's keys, from a store or a changelog, are those of the dataflow at the position that they name, and its counts add up to it.
+pub(crate) fn state(world: &World, partition: usize, input: &Input, state: &State) -> Result<(), String> {
+    let mut state = state.clone();
+    let Some(bytes) = state.remove(&progress_key()) else {
+        return if state.is_empty() {
             Ok(())
         } else {
             Err("state without progress".to_owned())
         };
     };
-    let mut materialised: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
-    let mut reached = false;
-    let read = world
-        .broker
-        .read_topic(&format!("{APPLICATION}-windows-in-changelog"), Duration::ZERO, &mut |of, record| {
-            let key = record.key.unwrap_or_default();
-            if of.partition != partition || reached {
-                return ControlFlow::Continue(());
-            }
-            match record.value {
-                Some(value) => materialised.insert(key.to_vec(), value.to_vec()),
-                None => materialised.remove(key),
-            };
-            reached = key == progress_key() && record.value == Some(progress.as_slice());
-            ControlFlow::Continue(())
-        });
-    read.map_err(|error| error.to_string())?;
-    let progress = Progress::from_bytes(progress).map_err(|error| error.to_string())?;
-    if !reached {
-        return Err(format!("its progress {progress:?} is not in the changelog"));
+    let progress = Progress::from_bytes(&bytes).map_err(|error| error.to_string())?;
+    if progress.epoch == EPOCH_BEFORE {
+        return Ok(());
     }
-    if materialised != stored {
-        let keys = materialised.keys().chain(stored.keys());
-        let differing: BTreeSet<_> = keys.filter(|key| materialised.get(*key) != stored.get(*key)).collect();
-        return Err(format!("at {progress:?} these keys differ: {differing:?}"));
+    let end = progress.next_offset.0 as usize;
+    if end < input.begin || end > input.sent.len() {
+        return Err(format!("{progress:?} is beyond the input, {} to {}", input.begin, input.sent.len()));
     }
-    if progress.record_number > progress.next_offset.0 as u64 {
-        return Err(format!("more valid records than records: {progress:?}"));
+    let (mut driver, id) = (driver(world), Partition(partition as i32));
+    driver.pipe(id, input.records(end)).map_err(|error| error.to_string())?;
+    driver.commit();
+    let right: State = driver.store(id).expect("opened").iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    if state != right && !(state.is_empty() && end == input.begin) {
+        let keys = right.keys().chain(state.keys());
+        let differing: BTreeSet<_> = keys.filter(|key| right.get(*key) != state.get(*key)).collect();
+        return Err(format!("at {progress:?} these keys differ from what the dataflow says: {differing:?}"));
+    }
+    let processor = driver.processor(id).expect("opened");
+    if (progress.record_number, progress.stream_time) != (processor.record_number().0, processor.stream_time()) {
+        return Err(format!(
+            "{progress:?}: it should be record {} and stream time {:?}",
+            processor.record_number().0,
+            processor.stream_time()
+        ));
     }
     Ok(())
+}
+
+/// A store is what its changelog was at the store's own progress, and what the dataflow says.
+pub(crate) fn store(world: &World, partition: usize, input: &Input, history: &History, entries: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), String> {
+    let mut stored: State = entries.into_iter().collect();
+    stored.remove(&checkpoint_key());
+    if let Some(progress) = stored.get(&progress_key()) {
+        let Some(shown) = history.at(progress) else {
+            return Err(format!("its progress {:?} was never in the changelog", Progress::from_bytes(progress)));
+        };
+        if *shown != stored {
+            let keys = shown.keys().chain(stored.keys());
+            let differing: BTreeSet<_> = keys.filter(|key| shown.get(*key) != stored.get(*key)).collect();
+            return Err(format!(
+                "at {:?} these keys differ from the changelog's: {differing:?}",
+                Progress::from_bytes(progress)
+            ));
+        }
+    }
+    state(world, partition, input, &stored)
 }

@@ -1,17 +1,27 @@
-//! Whole runs of the runtime on the embedded broker, each from one seed: instances come, go, sleep, crash between and within steps and lose their
-//! disks, while transactions are refused, their replies lost, their markers late. Afterwards everything must be as if nothing had happened.
+//! Whole runs of the runtime on the embedded broker, each from one seed: instances come, go, sleep between and within steps, crash, lose their disks
+//! or come back on older ones, while the broker stops, rebalances, compacts and forgets, and transactions are refused, lost, late and repeated.
+//! Afterwards everything must be as if nothing had happened: every event and dead letter once and byte for byte what the dataflow gives without a
+//! broker, every store what its changelog was at the store's own position, and both what the dataflow says.
 //!
 //! `LEEWAY_SEED` is the first seed, `LEEWAY_SEEDS` how many: `make simulate SEED=17 SEEDS=1` repeats a run exactly.
 
 use std::fmt::Write as _;
+use std::time::Instant;
 
-use crate::run::{Coverage, simulate};
+use coverage::Coverage;
+use run::simulate;
 
 #[path = "../it/world.rs"]
 #[expect(dead_code, reason = "the rules use more of it")]
 mod world;
 
 mod check;
+mod coverage;
+mod disk;
+mod faults;
+mod history;
+#[cfg(feature = "mutations")]
+mod mutations;
 mod run;
 
 fn number(name: &str, default: u64) -> u64 {
@@ -23,6 +33,7 @@ fn number(name: &str, default: u64) -> u64 {
 #[test]
 fn whatever_happens_every_event_is_there_once_and_every_store_is_what_its_changelog_says() {
     let (first, seeds) = (number("LEEWAY_SEED", 1), number("LEEWAY_SEEDS", 200));
+    let started = Instant::now();
     let mut coverage = Coverage::default();
     let mut wrong = String::new();
     let mut failed = 0;
@@ -35,7 +46,9 @@ fn whatever_happens_every_event_is_there_once_and_every_store_is_what_its_change
             }
         }
     }
-    println!("{coverage}{seeds} seeds from {first}: {} right, {failed} wrong", seeds - failed);
+    let per_thousand = started.elapsed().as_secs_f64() / seeds as f64 * 1000.0;
+    println!("{coverage}{per_thousand:.1} s per 1,000 seeds");
+    println!("{seeds} seeds from {first}: {} right, {failed} wrong", seeds - failed);
     assert!(failed == 0, "{wrong}");
     if seeds >= 200 {
         assert!(coverage.missing().is_empty(), "never happened in {seeds} seeds: {:?}", coverage.missing());

@@ -1,21 +1,28 @@
 //! One run: a schedule of what happens, drawn from the seed.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::Duration;
 
-use leeway::broker::memory::{CommitStep, Fault, MemoryClient};
-use leeway::broker::{AbortCause, Broker, OutRecord, PlainProducer};
+use leeway::broker::memory::{CommitStep, MemoryClient, RebalanceProtocol};
+use leeway::broker::{Broker, CommittedOffset, NewTopic, OutRecord, PlainProducer, TopicPartition};
 use leeway::epoch::EpochTag;
 use leeway::state::store::StateStore;
-use leeway::stream_thread::{FailPoint, Step, StreamThread, ThreadError};
-use leeway_topology::ids::{Partition, Timestamp};
+use leeway::stream_thread::{Step, StreamThread, ThreadError};
+use leeway::task::progress::{Checkpoint, Progress, checkpoint_key};
+use leeway::telemetry::metrics::Metrics;
+use leeway_topology::ids::{Offset, Partition, Timestamp};
+use leeway_topology::state::{pane_key, progress_key};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng};
 
-use crate::check;
+use crate::check::{self, EPOCH_BEFORE, Input};
+use crate::coverage::Coverage;
+use crate::disk::{self, Disk};
+use crate::faults::{Faults, Interruption, THREADS_MAX};
+use crate::history::{CHANGELOG, History};
 use crate::world::{APPLICATION, SESSION_TIMEOUT, World};
 
 /// Turns in which things happen; afterwards everything is left in peace until it is through.
@@ -27,64 +34,18 @@ const TURNS_IN_PEACE: usize = 60_000;
 /// Processes at once, at most.
 const PROCESSES_MAX: usize = 3;
 
-/// Every kind of thing that may happen, and how often it did.
-#[derive(Default)]
-pub(crate) struct Coverage(BTreeMap<String, u64>);
+/// Kafka's own: how often a coordinator looks for transactions past their time-out.
+const TRANSACTION_SWEEP: Duration = Duration::from_secs(10);
 
-/// What must have happened in a number of runs, for them to say anything.
-const EXPECTED: [&str; 25] = [
-    "crash",
-    "crash with loss of the disk",
-    "crash at EpochSealed",
-    "crash at BeforeStoreWrite",
-    "crash at AfterStoreWrite",
-    "sleep",
-    "sleep beyond the session time-out",
-    "stop",
-    "Refuse(Rejoin) before Produce",
-    "Refuse(TimedOut) before SendOffsets",
-    "Refuse(Unavailable) before Commit",
-    "Refuse(Refused) before Produce",
-    "LoseReply before Produce",
-    "LoseReply before SendOffsets",
-    "LoseReply before Commit",
-    "LoseReply before Reply",
-    "Fence before Produce",
-    "Fence before SendOffsets",
-    "Fence before Commit",
-    "Wait before Produce",
-    "Wait before SendOffsets",
-    "Wait before Commit",
-    "Wait before Reply",
-    "DelayMarkers before Produce",
-    "DelayMarkers before Commit",
-];
-
-impl Coverage {
-    fn count(&mut self, what: impl Into<String>) {
-        *self.0.entry(what.into()).or_default() += 1;
-    }
-
-    /// What did not happen and should have.
-    pub(crate) fn missing(&self) -> Vec<&'static str> {
-        EXPECTED.into_iter().filter(|what| !self.0.contains_key(*what)).collect()
-    }
-}
-
-impl fmt::Display for Coverage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|(what, times)| writeln!(f, "{times:>8}  {what}"))
-    }
-}
+/// Of the changelog: short, so that a run outlasts it. A checkpoint of half that age is not continued.
+const DELETE_RETENTION: Duration = Duration::from_secs(20);
 
 /// The payload of a panic that stands for SIGKILL.
 struct Killed;
 
 /// A process: its disk, and its threads while it lives.
 struct Process {
-    name: String,
-    store: StateStore,
-    life: u32,
+    disk: Disk,
     threads: Vec<StreamThread<MemoryClient>>,
     stopping: bool,
     asleep_until: Duration,
@@ -95,82 +56,18 @@ struct Simulation<'a> {
     world: World,
     random: StdRng,
     processes: Vec<Process>,
-    /// Disks of processes that are gone, under their names.
-    disks: Vec<(String, StateStore, u32)>,
+    /// Of processes that are gone.
+    disks: Vec<Disk>,
+    backups: Vec<Disk>,
     processes_made: u32,
-    /// What was sent to each partition, in order: value and timestamp.
-    sent: Vec<Vec<(Option<Vec<u8>>, Timestamp)>>,
-    /// Shared with the hooks; counted at the end.
-    happened: Arc<Mutex<Happenings>>,
+    inputs: Vec<Input>,
+    histories: Vec<History>,
+    /// Whether the group's offsets say something that the changelogs do not.
+    adopted: bool,
+    metrics: Arc<Metrics>,
+    /// Shared with the hooks.
+    faults: Arc<Mutex<Faults>>,
     coverage: &'a mut Coverage,
-}
-
-/// What the hooks draw from, and what they did.
-struct Happenings {
-    random: StdRng,
-    peace: bool,
-    log: Vec<String>,
-    /// What can be fatal when it comes again, by transactional id, in the life of its process.
-    fences: BTreeMap<String, u32>,
-    refusals: BTreeMap<String, u32>,
-}
-
-impl Happenings {
-    fn fault(&mut self, transactional_id: &str, step: CommitStep) -> Option<Fault> {
-        if self.peace || self.random.random_range(0..100) >= 12 {
-            return None;
-        }
-        let causes = [AbortCause::Rejoin, AbortCause::TimedOut, AbortCause::Unavailable, AbortCause::Refused];
-        let fault = match self.random.random_range(0..100) {
-            0..30 => Fault::Refuse(causes[self.random.random_range(0..causes.len())]),
-            30..60 => Fault::LoseReply,
-            60..64 => Fault::Fence,
-            64..85 => Fault::Wait(Duration::from_millis(self.random.random_range(1..15_000))),
-            _ => Fault::DelayMarkers(Duration::from_millis(self.random.random_range(1..8_000))),
-        };
-        let counted = match fault {
-            Fault::Fence => Some(&mut self.fences),
-            Fault::Refuse(AbortCause::Refused) => Some(&mut self.refusals),
-            _ => None,
-        };
-        if let Some(counted) = counted {
-            *counted.entry(transactional_id.to_owned()).or_default() += 1;
-        }
-        let name = match fault {
-            Fault::Wait(_) => "Wait".to_owned(),
-            Fault::DelayMarkers(_) => "DelayMarkers".to_owned(),
-            other => format!("{other:?}"),
-        };
-        self.log.push(format!("{name} before {step:?}"));
-        Some(fault)
-    }
-
-    fn begin_life(&mut self, process: &str) {
-        let of_others = |id: &String, _: &mut u32| !is_of(id, process);
-        self.fences.retain(of_others);
-        self.refusals.retain(of_others);
-    }
-
-    /// Whether so much was injected that a process has to stop by the rules.
-    fn may_stop(&self, process: &str, reason: &str) -> bool {
-        let injected = |counted: &BTreeMap<String, u32>, times: u32| counted.iter().any(|(id, injected)| is_of(id, process) && *injected >= times);
-        (reason.contains("fenced twice") && injected(&self.fences, 2)) || (reason.contains("was refused 3 times") && injected(&self.refusals, 3))
-    }
-
-    fn dies_at(&mut self, point: FailPoint) -> bool {
-        let dies = !self.peace && self.random.random_range(0..100) < 2;
-        if dies {
-            self.log.push(format!("crash at {point:?}"));
-        }
-        dies
-    }
-}
-
-/// Whether a transactional id is one of a process's threads.
-fn is_of(transactional_id: &str, process: &str) -> bool {
-    transactional_id
-        .rsplit_once('-')
-        .is_some_and(|(rest, _)| rest == format!("{APPLICATION}-{process}"))
 }
 
 /// Runs a seed.
@@ -181,44 +78,122 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
     quiet_kills();
     let mut random = StdRng::seed_from_u64(seed);
     let partitions = random.random_range(1..=3);
-    let world = World::new(partitions);
-    let happened = Arc::new(Mutex::new(Happenings {
-        random: StdRng::seed_from_u64(random.random()),
-        peace: false,
-        log: Vec::new(),
-        fences: BTreeMap::new(),
-        refusals: BTreeMap::new(),
-    }));
-    let decide = happened.clone();
+    let protocol = if random.random_range(0..3) == 0 {
+        coverage.count("eager rebalances");
+        RebalanceProtocol::Eager
+    } else {
+        coverage.count("cooperative rebalances");
+        RebalanceProtocol::Cooperative
+    };
+    let world = World::on(partitions, |broker| {
+        broker.with_rebalance_protocol(protocol).with_transaction_sweep(TRANSACTION_SWEEP)
+    });
+    let changelog = NewTopic {
+        name: CHANGELOG.into(),
+        partitions,
+        replication_factor: None,
+        config: BTreeMap::from([
+            ("cleanup.policy".to_owned(), "compact".to_owned()),
+            ("delete.retention.ms".to_owned(), DELETE_RETENTION.as_millis().to_string()),
+        ]),
+    };
+    world.broker.create_topic(&changelog, Duration::ZERO).expect("a topic");
+    let faults = Arc::new(Mutex::new(Faults::new(random.random())));
+    let decide = faults.clone();
     world
         .broker
-        .inject(move |id: &str, step: CommitStep| decide.lock().expect("not poisoned").fault(id, step));
+        .inject(move |id: &str, step: CommitStep| decide.lock().expect("not poisoned").before(id, step));
     let mut simulation = Simulation {
         world,
         random,
         processes: Vec::new(),
         disks: Vec::new(),
+        backups: Vec::new(),
         processes_made: 0,
-        sent: vec![Vec::new(); partitions as usize],
-        happened,
+        inputs: (0..partitions).map(|_| Input::default()).collect(),
+        histories: (0..partitions).map(|_| History::default()).collect(),
+        adopted: false,
+        metrics: Arc::new(Metrics::new(1000).expect("metrics")),
+        faults,
         coverage,
     };
+    simulation.begin();
     let outcome = simulation.run();
-    let log = std::mem::take(&mut simulation.happened.lock().expect("not poisoned").log);
-    log.into_iter().for_each(|what| simulation.coverage.count(what));
+    simulation.count();
     outcome
 }
 
 impl Simulation<'_> {
+    /// What there was before the first process: mostly nothing.
+    fn begin(&mut self) {
+        match self.random.random_range(0..8) {
+            0 | 1 => {
+                self.adopted = true;
+                self.coverage.count("offset of another consumer adopted");
+                for partition in 0..self.inputs.len() {
+                    self.produce(partition);
+                    let sent = self.inputs[partition].sent.len();
+                    let begin = self.random.random_range(1..=sent);
+                    self.inputs[partition].begin = begin;
+                    self.set_offset(partition, begin as i64, "");
+                }
+            }
+            2 | 3 => self.begin_with_an_old_disk(),
+            _ => {}
+        }
+    }
+
+    /// An earlier version kept a key, and deleted it after this disk was written. When the tombstone is gone, only the disk's age tells.
+    fn begin_with_an_old_disk(&mut self) {
+        self.coverage.count("disk older than the tombstones");
+        let key = pane_key("monitor of before", "", "", 0);
+        let (store, wall) = (StateStore::in_memory(), self.world.now().wall);
+        let progress = |committed_at| {
+            let progress = Progress {
+                next_offset: Offset(0),
+                record_number: 0,
+                stream_time: None,
+                epoch: EPOCH_BEFORE,
+                committed_at,
+            };
+            progress.to_bytes()
+        };
+        let (first, second) = (progress(wall), progress(Timestamp(wall.0 + 1)));
+        for partition in 0..self.inputs.len() {
+            for (key, value) in [
+                (key.clone(), Some(b"before".to_vec())),
+                (progress_key(), Some(first.clone())),
+                (key.clone(), None),
+                (progress_key(), Some(second.clone())),
+            ] {
+                self.send(CHANGELOG, partition, Some(key), value, None);
+            }
+            self.set_offset(partition, 0, &EpochTag::new("before", 1, 0).metadata(EPOCH_BEFORE));
+            let checkpoint = Checkpoint {
+                changelog_offset: Offset(2),
+                committed_at: wall,
+            };
+            let checkpoint = (checkpoint_key(), checkpoint.to_bytes());
+            let values = [(key.clone(), b"before".to_vec()), (progress_key(), first.clone()), checkpoint];
+            disk::set(&store, partition, values.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice()))));
+        }
+        self.backups.push(Disk {
+            name: "process-0".to_owned(),
+            store,
+            life: 0,
+            damage: Vec::new(),
+        });
+    }
+
     fn run(&mut self) -> Result<(), String> {
         self.start_process();
         for _ in 0..TURNS {
             let time = self.random.random_range(1..40);
             self.world.pass(Duration::from_millis(time));
-            self.happen();
+            self.happen()?;
             self.step()?;
         }
-        self.happened.lock().expect("not poisoned").peace = true;
+        self.faults().peace = true;
         for process in &mut self.processes {
             process.asleep_until = Duration::ZERO;
         }
@@ -233,25 +208,27 @@ impl Simulation<'_> {
             }
         }
         let positions = self.world.broker.group_positions(APPLICATION, "in", Duration::ZERO);
-        let states: Vec<_> = self.processes.iter().map(|process| (&process.name, process.states())).collect();
+        let states: Vec<_> = self.processes.iter().map(|process| (&process.disk.name, process.states())).collect();
         Err(format!("not through in peace: {positions:?}, {states:?}"))
     }
 
     /// Draws what happens in this turn.
-    fn happen(&mut self) {
-        if self.random.random_range(0..100) < 25 {
-            self.produce();
+    fn happen(&mut self) -> Result<(), String> {
+        if self.draws(250) {
+            let partition = self.random.random_range(0..self.inputs.len());
+            self.produce(partition);
         }
-        if self.processes.is_empty() || (self.processes.len() < PROCESSES_MAX && self.random.random_range(0..100) < 2) {
+        if self.processes.is_empty() || (self.processes.len() < PROCESSES_MAX && self.draws(20)) {
             self.start_process();
         }
-        if self.random.random_range(0..1000) < 6 && !self.processes.is_empty() {
+        if self.draws(6) && !self.processes.is_empty() {
             let at = self.random.random_range(0..self.processes.len());
-            self.crash(at);
+            self.coverage.count("crash");
+            self.crash(at)?;
         }
-        if self.random.random_range(0..1000) < 8 && !self.processes.is_empty() {
+        if self.draws(8) && !self.processes.is_empty() {
             let at = self.random.random_range(0..self.processes.len());
-            let time = SESSION_TIMEOUT.mul_f64(self.random.random_range(0.0..2.5));
+            let time = self.some_time();
             self.processes[at].asleep_until = self.world.now().elapsed + time;
             self.coverage.count(if time > SESSION_TIMEOUT {
                 "sleep beyond the session time-out"
@@ -259,18 +236,58 @@ impl Simulation<'_> {
                 "sleep"
             });
         }
-        if self.random.random_range(0..1000) < 4 && !self.processes.is_empty() {
+        if self.draws(4) && !self.processes.is_empty() {
             let at = self.random.random_range(0..self.processes.len());
             let process = &mut self.processes[at];
             process.stopping = true;
             process.threads.iter_mut().for_each(StreamThread::stop);
             self.coverage.count("stop");
         }
+        if self.draws(2) {
+            self.coverage.count("everybody sleeps");
+            let time = self.some_time();
+            self.world.pass(time);
+        }
+        if self.draws(2) {
+            self.coverage.count("broker stopped");
+            let time = self.some_time();
+            self.world.broker.stop_for(time);
+        }
+        if self.draws(10) {
+            self.coverage.count("changelog compacted");
+            History::follow(&mut self.histories, &self.world);
+            self.world.broker.compact(CHANGELOG).expect("compacted");
+        }
+        if self.draws(1) {
+            self.crash_all()?;
+        }
+        Ok(())
     }
 
-    fn produce(&mut self) {
-        let partition = self.random.random_range(0..self.sent.len());
-        let mut producer = self.world.broker.producer().expect("a producer");
+    /// Everything is down for long: what the group knew may be forgotten.
+    fn crash_all(&mut self) -> Result<(), String> {
+        self.coverage.count("all crash at once");
+        while !self.processes.is_empty() {
+            self.crash(0)?;
+        }
+        let time = SESSION_TIMEOUT.mul_f64(self.random.random_range(1.1..5.0));
+        self.world.pass(time);
+        // A first start would then begin elsewhere, as it should; and not all have committed.
+        if !self.adopted && self.random.random_range(0..2) == 0 && self.world.broker.expire_offsets(APPLICATION) {
+            self.coverage.count("group offsets expired");
+        }
+        Ok(())
+    }
+
+    fn draws(&mut self, of_a_thousand: u32) -> bool {
+        self.random.random_range(0..1000) < of_a_thousand
+    }
+
+    fn some_time(&mut self) -> Duration {
+        SESSION_TIMEOUT.mul_f64(self.random.random_range(0.0..2.5))
+    }
+
+    fn produce(&mut self, partition: usize) {
         for _ in 0..self.random.random_range(1..30) {
             let value = match self.random.random_range(0..40) {
                 0 => None,
@@ -279,65 +296,115 @@ impl Simulation<'_> {
                 _ => Some(format!("{{\"x\": {}}}", self.random.random_range(0..1000)).into_bytes()),
             };
             let timestamp = Timestamp(1_700_000_000_000 + self.random.random_range(0..1_000_000));
-            self.sent[partition].push((value.clone(), timestamp));
-            let out = OutRecord {
-                topic: "in".into(),
-                partition: Partition(partition as i32),
-                key: Some(b"k".to_vec()),
-                value,
-                headers: Vec::new(),
-                timestamp: Some(timestamp),
-            };
-            producer.send(out).expect("sent");
+            self.inputs[partition].sent.push((value.clone(), timestamp));
+            self.send("in", partition, Some(b"k".to_vec()), value, Some(timestamp));
         }
     }
 
-    /// Starts a process: on the disk of one that is gone, or on a new one.
-    fn start_process(&mut self) {
-        let (name, store, life) = if !self.disks.is_empty() && self.random.random_range(0..100) < 80 {
-            self.disks.swap_remove(self.random.random_range(0..self.disks.len()))
-        } else {
-            self.processes_made += 1;
-            (format!("process-{}", self.processes_made), StateStore::in_memory(), 0)
+    fn send(&self, topic: &str, partition: usize, key: Option<Vec<u8>>, value: Option<Vec<u8>>, timestamp: Option<Timestamp>) {
+        let record = OutRecord {
+            topic: topic.into(),
+            partition: Partition(partition as i32),
+            key,
+            value,
+            headers: Vec::new(),
+            timestamp,
         };
-        self.happened.lock().expect("not poisoned").begin_life(&name);
-        let mut context = self.world.context(store.clone());
-        let happened = self.happened.clone();
+        self.world.broker.producer().expect("a producer").send(record).expect("sent");
+    }
+
+    fn set_offset(&self, partition: usize, offset: i64, metadata: &str) {
+        let committed = CommittedOffset {
+            offset: Offset(offset),
+            metadata: metadata.to_owned(),
+        };
+        let partition = TopicPartition::new("in", Partition(partition as i32));
+        self.world.broker.set_offset(APPLICATION, &partition, committed);
+    }
+
+    /// The disk of a process that starts: one that was left, an older copy of it, or a new one.
+    fn disk(&mut self) -> Disk {
+        let copy = (!self.backups.is_empty() && self.draws(150)).then(|| self.random.random_range(0..self.backups.len()));
+        if let Some(copy) = copy
+            && !self.processes.iter().any(|process| process.disk.name == self.backups[copy].name)
+        {
+            let mut copy = self.backups.swap_remove(copy);
+            self.coverage.count("disk replaced by an older copy");
+            if let Some(at) = self.disks.iter().position(|disk| disk.name == copy.name) {
+                copy.life = self.disks.swap_remove(at).life;
+            }
+            return copy;
+        }
+        if !self.disks.is_empty() && self.draws(800) {
+            return self.disks.swap_remove(self.random.random_range(0..self.disks.len()));
+        }
+        self.processes_made += 1;
+        Disk {
+            name: format!("process-{}", self.processes_made),
+            store: StateStore::in_memory(),
+            life: 0,
+            damage: Vec::new(),
+        }
+    }
+
+    fn start_process(&mut self) {
+        let disk = self.disk();
+        self.faults().begin_life(&disk.name);
+        let mut context = self.world.context(disk.store.clone());
+        context.metrics = self.metrics.clone();
+        let (faults, clock_ms) = (self.faults.clone(), self.world.clock_ms.clone());
         context.fail_point = Some(Arc::new(move |point| {
-            let dies = happened.lock().expect("not poisoned").dies_at(point);
-            if dies {
-                std::panic::panic_any(Killed);
+            let interruption = faults.lock().expect("not poisoned").at(point);
+            match interruption {
+                Some(Interruption::Dies) => std::panic::panic_any(Killed),
+                Some(Interruption::Sleeps(time)) => {
+                    clock_ms.fetch_add(time.as_millis() as u64, Ordering::Relaxed);
+                }
+                None => {}
             }
         }));
         let context = Arc::new(context);
-        let threads = (1..=self.random.random_range(1..=2))
+        let threads = (1..=self.random.random_range(1..=THREADS_MAX))
             .map(|thread| {
-                let (thread_name, tag) = (format!("{name}-{thread}"), EpochTag::new(&name, thread, life));
-                StreamThread::new(thread_name, self.world.client(&name, thread), context.clone(), tag)
+                let (thread_name, tag) = (format!("{}-{thread}", disk.name), EpochTag::new(&disk.name, thread, disk.life));
+                StreamThread::new(thread_name, self.world.client(&disk.name, thread), context.clone(), tag)
             })
             .collect();
         self.processes.push(Process {
-            name,
-            store,
-            life,
+            disk,
             threads,
             stopping: false,
             asleep_until: Duration::ZERO,
         });
     }
 
-    /// As SIGKILL: nothing is said to anybody. The disk stays, unless it is lost too.
-    fn crash(&mut self, at: usize) {
-        let Process {
-            name, store, life, threads, ..
-        } = self.processes.swap_remove(at);
+    /// As SIGKILL: nothing is said to anybody. Something may befall the disk, after it was looked at.
+    fn crash(&mut self, at: usize) -> Result<(), String> {
+        let Process { disk, threads, .. } = self.processes.swap_remove(at);
         drop(threads);
-        if self.random.random_range(0..4) == 0 {
-            self.coverage.count("crash with loss of the disk");
-        } else {
-            self.coverage.count("crash");
-            self.disks.push((name, store, life + 1));
+        self.leave(disk)
+    }
+
+    /// A disk without a process.
+    fn leave(&mut self, mut disk: Disk) -> Result<(), String> {
+        disk.life += 1;
+        let partitions = self.inputs.len();
+        match self.random.random_range(0..100) {
+            0..12 => {
+                self.coverage.count("disk lost");
+                return Ok(());
+            }
+            12..30 => self.backups.push(disk.copy(partitions)),
+            30..36 => {
+                let partition = self.random.random_range(0..partitions);
+                if disk.lose_key(partition, self.random.random_range(0..100)) {
+                    self.coverage.count("key of the disk lost");
+                }
+            }
+            _ => {}
         }
+        self.disks.push(disk);
+        Ok(())
     }
 
     /// Steps every thread of every process that is awake, in an order of its own.
@@ -346,13 +413,11 @@ impl Simulation<'_> {
         while at < self.processes.len() {
             match self.step_process(at)? {
                 Fate::Alive => at += 1,
-                Fate::Gone => self.crash(at),
+                Fate::Gone => self.crash(at)?,
                 Fate::Stopped => {
-                    let Process {
-                        name, store, life, threads, ..
-                    } = self.processes.swap_remove(at);
+                    let Process { disk, threads, .. } = self.processes.swap_remove(at);
                     threads.into_iter().for_each(|thread| thread.close(Duration::ZERO));
-                    self.disks.push((name, store, life + 1));
+                    self.leave(disk)?;
                 }
             }
         }
@@ -360,9 +425,8 @@ impl Simulation<'_> {
     }
 
     fn step_process(&mut self, at: usize) -> Result<Fate, String> {
-        let now = self.world.now();
         let process = &mut self.processes[at];
-        if now.elapsed < process.asleep_until {
+        if self.world.now().elapsed < process.asleep_until {
             return Ok(Fate::Alive);
         }
         let mut stopped = 0;
@@ -370,15 +434,16 @@ impl Simulation<'_> {
         let threads = process.threads.len();
         for turn in 0..threads {
             let thread = &mut process.threads[(first + turn) % threads];
+            let now = self.world.now();
             match catch_unwind(AssertUnwindSafe(|| thread.step(now))) {
                 Ok(Ok(Step::Stopped)) => stopped += 1,
                 Ok(Ok(Step::Busy | Step::Idle)) => {}
                 Ok(Err(ThreadError::Fatal(text) | ThreadError::Failed(text))) => {
-                    let happened = self.happened.lock().expect("not poisoned");
-                    return if happened.may_stop(&process.name, &text) {
+                    let faults = self.faults.lock().expect("not poisoned");
+                    return if faults.may_stop(&process.disk.name, &text) {
                         Ok(Fate::Gone)
                     } else {
-                        Err(format!("{} stopped: {text}", process.name))
+                        Err(format!("{} stopped: {text}", process.disk.name))
                     };
                 }
                 Err(payload) => match payload.downcast::<Killed>() {
@@ -393,17 +458,45 @@ impl Simulation<'_> {
     fn check(&mut self) -> Result<(), String> {
         // Late markers are through, and nobody holds a lease any more.
         self.world.pass(Duration::from_secs(60));
-        let stores: Vec<_> = self.disks.drain(..).map(|(name, store, _)| (name, store)).collect();
-        let live: Vec<_> = self.processes.drain(..).map(|process| (process.name, process.store)).collect();
-        check::events(&self.world, &self.sent)?;
-        check::dead_letters(&self.world, &self.sent)?;
-        for (name, store) in stores.iter().chain(&live) {
-            for partition in 0..self.sent.len() {
-                check::store(&self.world, store, Partition(partition as i32))
-                    .map_err(|fault| format!("store of {name}, partition {partition}: {fault}"))?;
+        let live = self.processes.drain(..).map(|process| process.disk);
+        self.disks.extend(live);
+        History::follow(&mut self.histories, &self.world);
+        check::events(&self.world, &self.inputs)?;
+        check::dead_letters(&self.world, &self.inputs)?;
+        for (partition, (input, history)) in self.inputs.iter().zip(&self.histories).enumerate() {
+            check::state(&self.world, partition, input, history.last()).map_err(|fault| format!("changelog of partition {partition}: {fault}"))?;
+            for disk in &self.disks {
+                check::store(&self.world, partition, input, history, disk.undamaged(partition)?)
+                    .map_err(|fault| format!("store of {}, partition {partition}: {fault}", disk.name))?;
             }
         }
         Ok(())
+    }
+
+    /// What happened inside goes into the coverage.
+    fn count(&mut self) {
+        let log = std::mem::take(&mut self.faults().log);
+        log.into_iter().for_each(|what| self.coverage.count(what));
+        let text = self.metrics.render().expect("metrics");
+        let counted = |name: &str| {
+            let lines = text.lines().filter(|line| !line.starts_with('#') && line.split([' ', '{']).next() == Some(name));
+            let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
+            values.sum::<f64>() as u64
+        };
+        for (name, what) in [
+            ("leeway_commits_total", "transaction committed"),
+            ("leeway_transactions_aborted_total", "transaction aborted"),
+            ("leeway_transactions_unknown_total", "outcome judged"),
+            ("leeway_restores_from_start_total", "task restored from the changelog's start"),
+            ("leeway_tasks_corrupted_total", "task found corrupted"),
+            ("leeway_offsets_expired_total", "went on without a group offset"),
+        ] {
+            self.coverage.add(what, counted(name));
+        }
+    }
+
+    fn faults(&self) -> MutexGuard<'_, Faults> {
+        self.faults.lock().expect("not poisoned")
     }
 }
 

@@ -48,7 +48,10 @@ pub enum StateError {
     /// The store says that its bytes are damaged: restore the task from its changelog.
     #[error("state store: {0}")]
     Damaged(String),
-    /// The state contradicts itself or the configuration.
+    /// The state contradicts itself: restore the task from its changelog.
+    #[error("{0}")]
+    Contradictory(String),
+    /// The state does not fit the configuration: no restore helps.
     #[error("{0}")]
     Inconsistent(String),
     /// The store failed for now: try again.

@@ -73,7 +73,7 @@ impl DriftProcessor {
     /// The self-check after a restore: for each monitor, pane and feature the bins (`other` and missing included) add up to the records.
     ///
     /// # Errors
-    /// [`StateError::Inconsistent`] with both numbers.
+    /// [`StateError::Contradictory`] with both numbers.
     pub fn verify(&self) -> Result<(), StateError> {
         self.windows.iter().try_for_each(MonitoredWindow::verify)
     }

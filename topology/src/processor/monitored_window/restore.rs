@@ -3,6 +3,7 @@
 //! Whatever does not fit is an error with both sides: the task never continues on doubt.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::sync::Arc;
 
 use super::{ALL_FEATURES, Measure, MonitoredWindow, NO_SEGMENT};
@@ -59,7 +60,7 @@ impl MonitoredWindow {
         let (window, live) = (self.window.current().records(), settings.live_panes(k, self.window.start()));
         let expected = k.0 - live.start.0 * settings.every();
         if window != expected {
-            return Err(at.inconsistent(format!("the window holds {window} records, but record number {k} implies {expected}")));
+            return Err(at.contradictory(format!("the window holds {window} records, but record number {k} implies {expected}")));
         }
         Ok(())
     }
@@ -72,10 +73,22 @@ struct Place<'a> {
     partition: Partition,
 }
 
-impl Place<'_> {
-    fn inconsistent(self, fault: impl std::fmt::Display) -> StateError {
+impl fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Monitor { name, topic, .. } = &**self.monitor;
-        StateError::Inconsistent(format!("monitor `{name}`, topic `{topic}`, partition {}: {fault}", self.partition))
+        write!(f, "monitor `{name}`, topic `{topic}`, partition {}", self.partition)
+    }
+}
+
+impl Place<'_> {
+    /// The configuration does not fit the state.
+    fn inconsistent(self, fault: impl fmt::Display) -> StateError {
+        StateError::Inconsistent(format!("{self}: {fault}"))
+    }
+
+    /// The state is not what was written.
+    fn contradictory(self, fault: impl fmt::Display) -> StateError {
+        StateError::Contradictory(format!("{self}: {fault}"))
     }
 
     fn open(self, application_id: &str, measure: Measure, window: SlidingWindow) -> MonitoredWindow {
@@ -109,7 +122,7 @@ impl Place<'_> {
         let measure = self.measure_of(&head, references)?;
         let (k, start, settings) = (head.record_number, head.start, self.monitor.window);
         if start > k || !start.0.is_multiple_of(settings.every()) {
-            return Err(self.inconsistent(format!(
+            return Err(self.contradictory(format!(
                 "the stored window starts after record {start} and ends at {k}, with {} records a pane",
                 settings.every()
             )));
@@ -162,13 +175,13 @@ impl Place<'_> {
     fn pane(self, number: PaneNumber, k: RecordNumber, measure: &Measure, store: &dyn ReadStore) -> Result<Pane, StateError> {
         let slot = self.monitor.window.slot(number);
         let key = pane_key(&self.monitor.name, NO_SEGMENT, ALL_FEATURES, slot);
-        let pane: Pane = read(store, &key)?.ok_or_else(|| self.inconsistent(format!("pane {} is missing in slot {slot}", number.0)))?;
+        let pane: Pane = read(store, &key)?.ok_or_else(|| self.contradictory(format!("pane {} is missing in slot {slot}", number.0)))?;
         if pane.number != number {
-            return Err(self.inconsistent(format!("slot {slot} holds pane {}, not {}", pane.number.0, number.0)));
+            return Err(self.contradictory(format!("slot {slot} holds pane {}, not {}", pane.number.0, number.0)));
         }
         if pane.histogram.counters() != measure.layout.counters() {
             let (found, expected) = (pane.histogram.counters(), measure.layout.counters());
-            return Err(self.inconsistent(format!("pane {} has {found} counters, its reference asks for {expected}", number.0)));
+            return Err(self.contradictory(format!("pane {} has {found} counters, its reference asks for {expected}", number.0)));
         }
         // Before the panes are added up: counts that cannot be might not even fit.
         self.verify_pane(&pane, k, measure)?;
@@ -179,11 +192,11 @@ impl Place<'_> {
         let (number, records) = (pane.number.0, pane.histogram.records());
         let expected = self.monitor.window.records_of(pane.number, k);
         if records != expected {
-            return Err(self.inconsistent(format!("pane {number} holds {records} records, but record number {k} implies {expected}")));
+            return Err(self.contradictory(format!("pane {number} holds {records} records, but record number {k} implies {expected}")));
         }
         pane.histogram.verify(&measure.layout).map_err(|Contradiction { feature, bins, beside, records }| {
             let name = measure.reference.features()[feature].name();
-            self.inconsistent(format!(
+            self.contradictory(format!(
                 "feature `{name}` in pane {number}: the bins add up to {bins} and {beside} values lie beside the range, but the pane holds {records} records"
             ))
         })

@@ -1,0 +1,108 @@
+//! What is left of a process when it is gone, and what may befall it.
+
+use std::ops::ControlFlow;
+
+use leeway::state::store::{Batch, StateStore, TaskRange};
+use leeway_topology::ids::Partition;
+use leeway_topology::state::progress_key;
+
+/// A state directory: whose it is, and its store.
+pub(crate) struct Disk {
+    /// The process id.
+    pub(crate) name: String,
+    pub(crate) store: StateStore,
+    /// How often it was started from.
+    pub(crate) life: u32,
+    pub(crate) damage: Vec<Damage>,
+}
+
+/// A key that a disk lost while nobody looked.
+#[derive(Clone)]
+pub(crate) struct Damage {
+    partition: usize,
+    key: Vec<u8>,
+    value: Vec<u8>,
+    /// The store's progress then.
+    progress: Option<Vec<u8>>,
+}
+
+/// The key range of a partition's task.
+pub(crate) fn range(partition: usize) -> TaskRange {
+    TaskRange {
+        store: "windows-in".into(),
+        partition: Partition(partition as i32),
+    }
+}
+
+/// Keys and values of a partition's task. Nobody may hold its lease.
+pub(crate) fn entries(store: &StateStore, partition: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+    let lease = store.lease(range(partition)).ok_or("somebody holds the lease")?;
+    let mut entries = Vec::new();
+    let scan = lease.for_each(|key, value| {
+        entries.push((key.to_vec(), value.to_vec()));
+        ControlFlow::Continue(())
+    });
+    scan.map_err(|error| error.to_string())?;
+    Ok(entries)
+}
+
+fn progress(entries: &[(Vec<u8>, Vec<u8>)]) -> Option<Vec<u8>> {
+    entries.iter().find(|(key, _)| *key == progress_key()).map(|(_, value)| value.clone())
+}
+
+/// Sets keys of a partition's task; `None` removes one.
+pub(crate) fn set<'a>(store: &StateStore, partition: usize, values: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>) {
+    let lease = store.lease(range(partition)).expect("nobody holds the lease");
+    let mut batch = Batch::new();
+    for (key, value) in values {
+        batch.put(&lease, key, value);
+    }
+    store.write(batch).expect("written");
+}
+
+impl Disk {
+    /// A backup of it as it is now.
+    pub(crate) fn copy(&self, partitions: usize) -> Self {
+        let store = StateStore::in_memory();
+        for partition in 0..partitions {
+            let entries = entries(&self.store, partition).expect("readable");
+            set(&store, partition, entries.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice()))));
+        }
+        Self {
+            name: self.name.clone(),
+            store,
+            life: self.life,
+            damage: self.damage.clone(),
+        }
+    }
+
+    /// Loses the `number`th key of a partition's task, if it has any.
+    pub(crate) fn lose_key(&mut self, partition: usize, number: usize) -> bool {
+        let entries = entries(&self.store, partition).expect("readable");
+        if entries.is_empty() {
+            return false;
+        }
+        let (key, value) = entries[number % entries.len()].clone();
+        set(&self.store, partition, [(key.as_slice(), None)]);
+        self.damage.push(Damage {
+            partition,
+            progress: progress(&entries),
+            key,
+            value,
+        });
+        true
+    }
+
+    /// What a partition's task would hold, had nothing been lost since the last time that the task was run from here.
+    pub(crate) fn undamaged(&self, partition: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+        let mut entries = entries(&self.store, partition)?;
+        for damage in self.damage.iter().filter(|damage| damage.partition == partition) {
+            let found = progress(&entries);
+            let untouched = found == damage.progress || (found.is_none() && damage.key == progress_key());
+            if untouched && entries.iter().all(|(key, _)| *key != damage.key) {
+                entries.push((damage.key.clone(), damage.value.clone()));
+            }
+        }
+        Ok(entries)
+    }
+}

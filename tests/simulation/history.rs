@@ -1,0 +1,58 @@
+//! Every state that a changelog partition ever showed, kept before compaction takes the older ones away.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use leeway::broker::Broker;
+use leeway_topology::state::progress_key;
+
+use crate::world::World;
+
+/// The topic.
+pub(crate) const CHANGELOG: &str = "app-windows-in-changelog";
+
+/// Keys and values of a task.
+pub(crate) type State = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// One changelog partition, as far as it was read.
+#[derive(Default)]
+pub(crate) struct History {
+    next: i64,
+    now: State,
+    /// By the bytes of the progress record that made the state whole.
+    whole: BTreeMap<Vec<u8>, State>,
+}
+
+impl History {
+    /// Reads on what a read-committed reader may see, in all partitions.
+    pub(crate) fn follow(histories: &mut [Self], world: &World) {
+        let read = world.broker.read_topic(CHANGELOG, Duration::ZERO, &mut |of, record| {
+            let history = &mut histories[of.partition.0 as usize];
+            if record.offset.0 >= history.next {
+                history.next = record.offset.0 + 1;
+                let key = record.key.expect("a key").to_vec();
+                let is_progress = key == progress_key();
+                match record.value {
+                    Some(value) => history.now.insert(key, value.to_vec()),
+                    None => history.now.remove(&key),
+                };
+                if is_progress && let Some(progress) = record.value {
+                    history.whole.insert(progress.to_vec(), history.now.clone());
+                }
+            }
+            ControlFlow::Continue(())
+        });
+        read.expect("the changelog");
+    }
+
+    /// The state at a progress record.
+    pub(crate) fn at(&self, progress: &[u8]) -> Option<&State> {
+        self.whole.get(progress)
+    }
+
+    /// The last state.
+    pub(crate) fn last(&self) -> &State {
+        &self.now
+    }
+}
