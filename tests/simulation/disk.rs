@@ -96,7 +96,8 @@ impl Disk {
     /// What a partition's task would hold, had nothing been lost since the last time that the task was run from here.
     pub(crate) fn undamaged(&self, partition: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
         let mut entries = entries(&self.store, partition)?;
-        for damage in self.damage.iter().filter(|damage| damage.partition == partition) {
+        // The last one first, since each was recorded as the ones before had left it.
+        for damage in self.damage.iter().rev().filter(|damage| damage.partition == partition) {
             let found = progress(&entries);
             let untouched = found == damage.progress || (found.is_none() && damage.key == progress_key());
             if untouched && entries.iter().all(|(key, _)| *key != damage.key) {

@@ -129,11 +129,17 @@ impl CountWindow {
         (k.0 - pane.0 * self.every).min(self.every)
     }
 
+    /// The slots of the ring: 0 up to this.
+    #[must_use]
+    pub fn slots(self) -> u32 {
+        // At most PANES_MAX, so it fits.
+        self.panes() as u32
+    }
+
     /// The slot of a pane in the ring.
     #[must_use]
     pub fn slot(self, pane: PaneNumber) -> u32 {
-        // Below PANES_MAX, so it fits.
-        (pane.0 % self.panes()) as u32
+        (pane.0 % u64::from(self.slots())) as u32
     }
 }
 

@@ -392,6 +392,11 @@ fn state_that_contradicts_itself_is_never_continued() {
     );
     assert!(matches!(fault(key(0), Some(vec![codec::FORMAT_VERSION, 0xFF])), StateError::Corrupt { key, .. } if key == "pane of monitor m, slot 0"));
 
+    assert!(
+        fault(window_key("m", ""), None)
+            .to_string()
+            .ends_with("slot 0 holds a pane, but the window that it belongs to is missing")
+    );
     let mut head: WindowHead = codec::decode(&stored().get(&window_key("m", "")).unwrap().unwrap()).unwrap();
     head.start = RecordNumber(3);
     assert!(

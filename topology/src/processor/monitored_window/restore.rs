@@ -32,6 +32,7 @@ impl MonitoredWindow {
         let mut opened = match read::<WindowHead>(store, &window_key(&monitor.name, NO_SEGMENT))? {
             Some(head) => at.restore(application_id, head, references, store)?,
             None => {
+                at.expect_no_panes(store)?;
                 let published = current
                     .as_ref()
                     .ok_or_else(|| at.inconsistent("no reference is published: run `leeway reference publish`, or set the monitor's `reference`"))?;
@@ -170,6 +171,16 @@ impl Place<'_> {
         } else {
             Err(self.inconsistent(format!("its features (and their bins) were {was:?}, now they are {now:?}: {REMEDY}")))
         }
+    }
+
+    /// A window that was never written has no panes.
+    fn expect_no_panes(self, store: &dyn ReadStore) -> Result<(), StateError> {
+        for slot in 0..self.monitor.window.slots() {
+            if store.get(&pane_key(&self.monitor.name, NO_SEGMENT, ALL_FEATURES, slot))?.is_some() {
+                return Err(self.contradictory(format!("slot {slot} holds a pane, but the window that it belongs to is missing")));
+            }
+        }
+        Ok(())
     }
 
     fn pane(self, number: PaneNumber, k: RecordNumber, measure: &Measure, store: &dyn ReadStore) -> Result<Pane, StateError> {
