@@ -58,7 +58,7 @@ impl Faults {
             }
             25..50 => (Fault::LoseReply, "LoseReply".to_owned()),
             50..54 => (Fault::Fence, "Fence".to_owned()),
-            54..72 => (Fault::Wait(self.time(15_000)), "Wait".to_owned()),
+            54..72 => (Fault::Wait(self.time(30_000)), "Wait".to_owned()),
             72..82 => (Fault::DelayMarkers(self.time(8_000)), "DelayMarkers".to_owned()),
             82..92 => (Fault::ScatterMarkers(self.time(8_000)), "ScatterMarkers".to_owned()),
             92..96 => (Fault::Duplicate, "Duplicate".to_owned()),

@@ -48,7 +48,15 @@ struct Process {
     disk: Disk,
     threads: Vec<StreamThread<MemoryClient>>,
     stopping: bool,
-    asleep_until: Duration,
+    /// By thread.
+    asleep_until: Vec<Duration>,
+}
+
+/// What a task's part of a disk was when its process was gone. Judged at the end, when all that was decided can be read.
+struct Inspection {
+    disk: String,
+    partition: usize,
+    entries: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
 /// What a run consists of.
@@ -62,6 +70,7 @@ struct Simulation<'a> {
     processes_made: u32,
     inputs: Vec<Input>,
     histories: Vec<History>,
+    inspections: Vec<Inspection>,
     /// Whether the group's offsets say something that the changelogs do not.
     adopted: bool,
     metrics: Arc<Metrics>,
@@ -112,6 +121,7 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         processes_made: 0,
         inputs: (0..partitions).map(|_| Input::default()).collect(),
         histories: (0..partitions).map(|_| History::default()).collect(),
+        inspections: Vec::new(),
         adopted: false,
         metrics: Arc::new(Metrics::new(1000).expect("metrics")),
         faults,
@@ -195,7 +205,7 @@ impl Simulation<'_> {
         }
         self.faults().peace = true;
         for process in &mut self.processes {
-            process.asleep_until = Duration::ZERO;
+            process.asleep_until.fill(Duration::ZERO);
         }
         for _ in 0..TURNS_IN_PEACE {
             if self.processes.iter().all(|process| process.stopping) {
@@ -229,7 +239,15 @@ impl Simulation<'_> {
         if self.draws(8) && !self.processes.is_empty() {
             let at = self.random.random_range(0..self.processes.len());
             let time = self.some_time();
-            self.processes[at].asleep_until = self.world.now().elapsed + time;
+            let until = self.world.now().elapsed + time;
+            let asleep_until = &mut self.processes[at].asleep_until;
+            if self.random.random_range(0..2) == 0 {
+                self.coverage.count("a thread sleeps");
+                let thread = self.random.random_range(0..asleep_until.len());
+                asleep_until[thread] = until;
+            } else {
+                asleep_until.fill(until);
+            }
             self.coverage.count(if time > SESSION_TIMEOUT {
                 "sleep beyond the session time-out"
             } else {
@@ -364,17 +382,17 @@ impl Simulation<'_> {
             }
         }));
         let context = Arc::new(context);
-        let threads = (1..=self.random.random_range(1..=THREADS_MAX))
+        let threads: Vec<_> = (1..=self.random.random_range(1..=THREADS_MAX))
             .map(|thread| {
                 let (thread_name, tag) = (format!("{}-{thread}", disk.name), EpochTag::new(&disk.name, thread, disk.life));
                 StreamThread::new(thread_name, self.world.client(&disk.name, thread), context.clone(), tag)
             })
             .collect();
         self.processes.push(Process {
+            asleep_until: vec![Duration::ZERO; threads.len()],
             disk,
             threads,
             stopping: false,
-            asleep_until: Duration::ZERO,
         });
     }
 
@@ -389,6 +407,13 @@ impl Simulation<'_> {
     fn leave(&mut self, mut disk: Disk) -> Result<(), String> {
         disk.life += 1;
         let partitions = self.inputs.len();
+        for partition in 0..partitions {
+            self.inspections.push(Inspection {
+                disk: disk.name.clone(),
+                partition,
+                entries: disk.undamaged(partition)?,
+            });
+        }
         match self.random.random_range(0..100) {
             0..12 => {
                 self.coverage.count("disk lost");
@@ -426,15 +451,15 @@ impl Simulation<'_> {
 
     fn step_process(&mut self, at: usize) -> Result<Fate, String> {
         let process = &mut self.processes[at];
-        if self.world.now().elapsed < process.asleep_until {
-            return Ok(Fate::Alive);
-        }
         let mut stopped = 0;
         let first = self.random.random_range(0..process.threads.len());
         let threads = process.threads.len();
         for turn in 0..threads {
-            let thread = &mut process.threads[(first + turn) % threads];
-            let now = self.world.now();
+            let number = (first + turn) % threads;
+            let (thread, now) = (&mut process.threads[number], self.world.now());
+            if now.elapsed < process.asleep_until[number] {
+                continue;
+            }
             match catch_unwind(AssertUnwindSafe(|| thread.step(now))) {
                 Ok(Ok(Step::Stopped)) => stopped += 1,
                 Ok(Ok(Step::Busy | Step::Idle)) => {}
@@ -458,17 +483,19 @@ impl Simulation<'_> {
     fn check(&mut self) -> Result<(), String> {
         // Late markers are through, and nobody holds a lease any more.
         self.world.pass(Duration::from_secs(60));
-        let live = self.processes.drain(..).map(|process| process.disk);
-        self.disks.extend(live);
+        while let Some(process) = self.processes.pop() {
+            drop(process.threads);
+            self.leave(process.disk)?;
+        }
         History::follow(&mut self.histories, &self.world);
         check::events(&self.world, &self.inputs)?;
         check::dead_letters(&self.world, &self.inputs)?;
         for (partition, (input, history)) in self.inputs.iter().zip(&self.histories).enumerate() {
             check::state(&self.world, partition, input, history.last()).map_err(|fault| format!("changelog of partition {partition}: {fault}"))?;
-            for disk in &self.disks {
-                check::store(&self.world, partition, input, history, disk.undamaged(partition)?)
-                    .map_err(|fault| format!("store of {}, partition {partition}: {fault}", disk.name))?;
-            }
+        }
+        for Inspection { disk, partition, entries } in self.inspections.drain(..) {
+            check::store(&self.world, partition, &self.inputs[partition], &self.histories[partition], entries)
+                .map_err(|fault| format!("store of {disk}, partition {partition}: {fault}"))?;
         }
         Ok(())
     }
