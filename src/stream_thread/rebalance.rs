@@ -116,6 +116,13 @@ impl<C: StreamClient> StreamThread<C> {
             }
         }
         self.client.unassign(partitions);
+        // A loss may overtake a revocation that still waited for its commit: what came back since must not be given away by it.
+        if let Some(revoking) = &mut self.revoking {
+            revoking.partitions.retain(|partition| !partitions.contains(partition));
+            if revoking.partitions.is_empty() {
+                self.revoking = None;
+            }
+        }
         self.publish_states();
     }
 }

@@ -4,16 +4,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use leeway::broker::memory::{CommitStep, Fault, Script};
-use leeway::broker::{AbortCause, ClientEvent, TopicPartition};
+use leeway::broker::{AbortCause, Broker as _, ClientEvent, CommittedOffset, TopicPartition};
 use leeway::epoch::EpochTag;
 use leeway::state::store::{Batch, StateStore, TaskRange};
 use leeway::stream_thread::{FailPoint, StreamThread, ThreadError};
 use leeway::task::progress::{Progress, checkpoint_key};
 use leeway_topology::ids::{Offset, Partition};
-use leeway_topology::state::{progress_key, window_key};
+use leeway_topology::state::{pane_key, progress_key, window_key};
 
 use crate::puppet::{Puppet, Strings};
-use crate::world::{COMMIT_INTERVAL, SESSION_TIMEOUT, TRANSACTION_TIMEOUT, World};
+use crate::world::{APPLICATION, COMMIT_INTERVAL, SESSION_TIMEOUT, TRANSACTION_TIMEOUT, World};
 
 fn running(instance: &crate::world::Instance) -> usize {
     instance.thread.task_states()["running"]
@@ -328,8 +328,8 @@ fn crash_between_commit_and_store_replays_the_changelog_and_loses_nothing() {
     world.expect_checks(250);
 }
 
-/// A store after 100 records whose value of `key` somebody changed.
-fn store_after_100_records(world: &World, key: &[u8], change: impl FnOnce(Vec<u8>) -> Vec<u8>) -> StateStore {
+/// A store after 100 records whose value of `key` somebody changed or removed.
+fn store_after_100_records(world: &World, key: &[u8], change: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) -> StateStore {
     let store = StateStore::in_memory();
     let mut one = world.start_on("one", 1, 0, store.clone());
     world.produce(0, 100);
@@ -342,7 +342,7 @@ fn store_after_100_records(world: &World, key: &[u8], change: impl FnOnce(Vec<u8
     let lease = store.lease(range).expect("free");
     let changed = change(lease.get(key).expect("readable").expect("a value"));
     let mut batch = Batch::new();
-    batch.put(&lease, key, Some(&changed));
+    batch.put(&lease, key, changed.as_deref());
     store.write(batch).expect("written");
     drop(lease);
     store
@@ -354,7 +354,7 @@ fn store_that_contradicts_the_group_is_restored_from_the_changelogs_start() {
     let store = store_after_100_records(&world, &progress_key(), |stored| {
         let mut progress = Progress::from_bytes(&stored).expect("progress");
         progress.next_offset = Offset(progress.next_offset.0 - 10);
-        progress.to_bytes()
+        Some(progress.to_bytes())
     });
     let mut again = world.start_on("one", 1, 1, store);
     world.produce(0, 50);
@@ -366,7 +366,7 @@ fn store_that_contradicts_the_group_is_restored_from_the_changelogs_start() {
 fn damaged_store_is_restored_from_the_changelogs_start() {
     for key in [progress_key(), checkpoint_key(), window_key("default", "")] {
         let world = World::new(1);
-        let store = store_after_100_records(&world, &key, |_| vec![0xFF]);
+        let store = store_after_100_records(&world, &key, |_| Some(vec![0xFF]));
         let mut again = world.start_on("one", 1, 1, store);
         world.produce(0, 50);
         world.drain(&mut [&mut again]);
@@ -398,4 +398,78 @@ fn partitions_move_to_a_second_instance_and_back_without_a_gap() {
     }
     world.drain(&mut [&mut two]);
     world.expect_checks(4 * 250);
+}
+
+#[test]
+fn revocation_that_a_loss_overtook_takes_nothing_away_later() {
+    let world = World::new(2);
+    let mut one = world.start("one");
+    world.run_until(&mut [&mut one], |instances| running(instances[0]) == 2).expect("it runs");
+    // Its commit takes long, so the revocation that the second instance brings about has to wait.
+    world
+        .broker
+        .inject(Script::new([(CommitStep::Reply, Fault::Wait(SESSION_TIMEOUT * 2))]));
+    world.produce(0, 50);
+    world.produce(1, 50);
+    let mut two = world.start("two");
+    for _ in 0..50 {
+        one.thread.step(world.now()).expect("a step");
+        two.thread.step(world.now()).expect("a step");
+        world.pass(COMMIT_INTERVAL);
+    }
+    assert_eq!((running(&one), running(&two)), (2, 0), "it waits for the commit");
+    // Then everything is lost, and comes back when the second one leaves.
+    world.pass(SESSION_TIMEOUT * 2);
+    world
+        .run_until(&mut [&mut two], |instances| running(instances[0]) == 2)
+        .expect("the second one has all");
+    world.stop(two);
+    world.run_until(&mut [&mut one], |instances| running(instances[0]) == 2).expect("all is back");
+    for _ in 0..600 {
+        one.thread.step(world.now()).expect("a step");
+        world.pass(COMMIT_INTERVAL);
+    }
+    assert_eq!(running(&one), 2, "nobody wants them back");
+    world.produce(0, 50);
+    world.produce(1, 50);
+    world.drain(&mut [&mut one]);
+    world.expect_checks(200);
+}
+
+#[test]
+fn store_that_lost_a_key_is_restored_from_the_changelogs_start() {
+    for key in [progress_key(), checkpoint_key(), window_key("default", ""), pane_key("default", "", "", 3)] {
+        let world = World::new(1);
+        let store = store_after_100_records(&world, &key, |_| None);
+        let mut again = world.start_on("one", 1, 1, store);
+        world.produce(0, 50);
+        world.drain(&mut [&mut again]);
+        world.expect_checks(150);
+    }
+}
+
+#[test]
+fn offset_of_another_consumer_is_adopted_also_when_the_first_epoch_is_aborted() {
+    let world = World::new(1);
+    world.produce(0, 100);
+    let there = CommittedOffset {
+        offset: Offset(40),
+        metadata: String::new(),
+    };
+    world.broker.set_offset(APPLICATION, &TopicPartition::new("in", Partition(0)), there);
+    world
+        .broker
+        .inject(Script::new([(CommitStep::Commit, Fault::Refuse(AbortCause::Unavailable))]));
+    let mut one = world.start("one");
+    let changelog_end = || world.broker.group_positions(APPLICATION, "app-windows-in-changelog", Duration::ZERO).expect("a topic")[0].2.high_watermark;
+    world
+        .run_until(&mut [&mut one], |_| changelog_end() > Offset(0))
+        .expect("it tries to commit");
+    // Its disk is lost; the aborted records have used up offsets of the changelog.
+    drop(one);
+    world.pass(SESSION_TIMEOUT * 2);
+    let mut again = world.start("two");
+    world.produce(0, 40);
+    world.drain(&mut [&mut again]);
+    world.expect_checks(100);
 }

@@ -2,15 +2,30 @@
 
 use std::ops::ControlFlow;
 
-use leeway::state::store::{Batch, StateStore, TaskRange};
+use leeway::state::directory::StateDirectory;
+use leeway::state::store::{Batch, StateStore, StoreOptions, TaskRange};
 use leeway_topology::ids::Partition;
 use leeway_topology::state::progress_key;
+use tempfile::TempDir;
+
+use crate::world::APPLICATION;
+
+/// What keeps the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Memory that outlives the process: fast.
+    Memory,
+    /// The real RocksDB in a folder of its own, opened anew after each life as after a crash.
+    RocksDb,
+}
 
 /// A state directory: whose it is, and its store.
 pub(crate) struct Disk {
     /// The process id.
     pub(crate) name: String,
     pub(crate) store: StateStore,
+    /// Of RocksDB. Dropped after the store.
+    folder: Option<TempDir>,
     /// How often it was started from.
     pub(crate) life: u32,
     pub(crate) damage: Vec<Damage>,
@@ -60,19 +75,52 @@ pub(crate) fn set<'a>(store: &StateStore, partition: usize, values: impl IntoIte
     store.write(batch).expect("written");
 }
 
+/// Small: a run holds a few hundred keys, and opens many.
+const STORE_OPTIONS: StoreOptions = StoreOptions {
+    block_cache_bytes: 1 << 20,
+    write_buffer_bytes: 1 << 20,
+};
+
+fn open(folder: &TempDir) -> StateStore {
+    let directory = StateDirectory::open(folder.path(), APPLICATION).expect("a state directory");
+    StateStore::open(&directory, STORE_OPTIONS).expect("a store")
+}
+
 impl Disk {
+    /// An empty one.
+    pub(crate) fn new(name: String, kind: Kind) -> Self {
+        let folder = (kind == Kind::RocksDb).then(|| tempfile::tempdir().expect("a folder"));
+        Self {
+            name,
+            store: folder.as_ref().map_or_else(StateStore::in_memory, open),
+            folder,
+            life: 0,
+            damage: Vec::new(),
+        }
+    }
+
+    /// The process is gone, and its handles with it: what is found now is what RocksDB recovers.
+    pub(crate) fn recover(&mut self) {
+        if let Some(folder) = &self.folder {
+            // First out of the way, since its directory is locked.
+            self.store = StateStore::in_memory();
+            self.store = open(folder);
+        }
+    }
+
     /// A backup of it as it is now.
     pub(crate) fn copy(&self, partitions: usize) -> Self {
-        let store = StateStore::in_memory();
+        let kind = if self.folder.is_some() { Kind::RocksDb } else { Kind::Memory };
+        let copy = Self::new(self.name.clone(), kind);
+        let store = &copy.store;
         for partition in 0..partitions {
             let entries = entries(&self.store, partition).expect("readable");
-            set(&store, partition, entries.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice()))));
+            set(store, partition, entries.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice()))));
         }
         Self {
-            name: self.name.clone(),
-            store,
             life: self.life,
             damage: self.damage.clone(),
+            ..copy
         }
     }
 

@@ -9,7 +9,6 @@ use std::time::Duration;
 use leeway::broker::memory::{CommitStep, MemoryClient, RebalanceProtocol};
 use leeway::broker::{Broker, CommittedOffset, NewTopic, OutRecord, PlainProducer, TopicPartition};
 use leeway::epoch::EpochTag;
-use leeway::state::store::StateStore;
 use leeway::stream_thread::{Step, StreamThread, ThreadError};
 use leeway::task::progress::{Checkpoint, Progress, checkpoint_key};
 use leeway::telemetry::metrics::Metrics;
@@ -20,7 +19,7 @@ use rand::{RngExt as _, SeedableRng};
 
 use crate::check::{self, EPOCH_BEFORE, Input};
 use crate::coverage::Coverage;
-use crate::disk::{self, Disk};
+use crate::disk::{self, Disk, Kind};
 use crate::faults::{Faults, Interruption, THREADS_MAX};
 use crate::history::{CHANGELOG, History};
 use crate::world::{APPLICATION, SESSION_TIMEOUT, World};
@@ -39,6 +38,9 @@ const TRANSACTION_SWEEP: Duration = Duration::from_secs(10);
 
 /// Of the changelog: short, so that a run outlasts it. A checkpoint of half that age is not continued.
 const DELETE_RETENTION: Duration = Duration::from_secs(20);
+
+/// RocksDB keeps the state in one of so many runs: it is the real thing, and slower by far.
+const ROCKSDB_IN_RUNS: u32 = 25;
 
 /// The payload of a panic that stands for SIGKILL.
 struct Killed;
@@ -68,6 +70,7 @@ struct Simulation<'a> {
     disks: Vec<Disk>,
     backups: Vec<Disk>,
     processes_made: u32,
+    kind: Kind,
     inputs: Vec<Input>,
     histories: Vec<History>,
     inspections: Vec<Inspection>,
@@ -94,6 +97,13 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         coverage.count("cooperative rebalances");
         RebalanceProtocol::Cooperative
     };
+    let kind = if random.random_range(0..ROCKSDB_IN_RUNS) == 0 {
+        coverage.count("state in RocksDB");
+        Kind::RocksDb
+    } else {
+        coverage.count("state in memory");
+        Kind::Memory
+    };
     let world = World::on(partitions, |broker| {
         broker.with_rebalance_protocol(protocol).with_transaction_sweep(TRANSACTION_SWEEP)
     });
@@ -119,6 +129,7 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         disks: Vec::new(),
         backups: Vec::new(),
         processes_made: 0,
+        kind,
         inputs: (0..partitions).map(|_| Input::default()).collect(),
         histories: (0..partitions).map(|_| History::default()).collect(),
         inspections: Vec::new(),
@@ -157,7 +168,7 @@ impl Simulation<'_> {
     fn begin_with_an_old_disk(&mut self) {
         self.coverage.count("disk older than the tombstones");
         let key = pane_key("monitor of before", "", "", 0);
-        let (store, wall) = (StateStore::in_memory(), self.world.now().wall);
+        let (disk, wall) = (Disk::new("process-0".to_owned(), self.kind), self.world.now().wall);
         let progress = |committed_at| {
             let progress = Progress {
                 next_offset: Offset(0),
@@ -185,14 +196,9 @@ impl Simulation<'_> {
             };
             let checkpoint = (checkpoint_key(), checkpoint.to_bytes());
             let values = [(key.clone(), b"before".to_vec()), (progress_key(), first.clone()), checkpoint];
-            disk::set(&store, partition, values.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice()))));
+            disk::set(&disk.store, partition, values.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice()))));
         }
-        self.backups.push(Disk {
-            name: "process-0".to_owned(),
-            store,
-            life: 0,
-            damage: Vec::new(),
-        });
+        self.backups.push(disk);
     }
 
     fn run(&mut self) -> Result<(), String> {
@@ -357,12 +363,7 @@ impl Simulation<'_> {
             return self.disks.swap_remove(self.random.random_range(0..self.disks.len()));
         }
         self.processes_made += 1;
-        Disk {
-            name: format!("process-{}", self.processes_made),
-            store: StateStore::in_memory(),
-            life: 0,
-            damage: Vec::new(),
-        }
+        Disk::new(format!("process-{}", self.processes_made), self.kind)
     }
 
     fn start_process(&mut self) {
@@ -406,6 +407,7 @@ impl Simulation<'_> {
     /// A disk without a process.
     fn leave(&mut self, mut disk: Disk) -> Result<(), String> {
         disk.life += 1;
+        disk.recover();
         let partitions = self.inputs.len();
         for partition in 0..partitions {
             self.inspections.push(Inspection {
