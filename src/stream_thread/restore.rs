@@ -203,7 +203,9 @@ fn run(task: &mut Task, input: LogRange, changelog: LogRange, context: &ThreadCo
     let (held, recorded) = (processor.record_number().0, stored.as_ref().map_or(0, |progress| progress.record_number));
     // Less is possible: the monitor that saw most may be gone from the configuration.
     if held > recorded {
-        return Err(Doubt::Corrupted(format!("its windows hold records up to number {held}, its progress is at {recorded}")));
+        return Err(Doubt::Corrupted(format!(
+            "its windows hold records up to number {held}, its progress is at {recorded}"
+        )));
     }
     let dirty = task.committed.as_ref().map(|committed| committed.offset) != Some(next) || stored.is_none();
     Ok(Running {

@@ -406,9 +406,7 @@ fn revocation_that_a_loss_overtook_takes_nothing_away_later() {
     let mut one = world.start("one");
     world.run_until(&mut [&mut one], |instances| running(instances[0]) == 2).expect("it runs");
     // Its commit takes long, so the revocation that the second instance brings about has to wait.
-    world
-        .broker
-        .inject(Script::new([(CommitStep::Reply, Fault::Wait(SESSION_TIMEOUT * 2))]));
+    world.broker.inject(Script::new([(CommitStep::Reply, Fault::Wait(SESSION_TIMEOUT * 2))]));
     world.produce(0, 50);
     world.produce(1, 50);
     let mut two = world.start("two");
@@ -424,7 +422,9 @@ fn revocation_that_a_loss_overtook_takes_nothing_away_later() {
         .run_until(&mut [&mut two], |instances| running(instances[0]) == 2)
         .expect("the second one has all");
     world.stop(two);
-    world.run_until(&mut [&mut one], |instances| running(instances[0]) == 2).expect("all is back");
+    world
+        .run_until(&mut [&mut one], |instances| running(instances[0]) == 2)
+        .expect("all is back");
     for _ in 0..600 {
         one.thread.step(world.now()).expect("a step");
         world.pass(COMMIT_INTERVAL);
@@ -438,7 +438,12 @@ fn revocation_that_a_loss_overtook_takes_nothing_away_later() {
 
 #[test]
 fn store_that_lost_a_key_is_restored_from_the_changelogs_start() {
-    for key in [progress_key(), checkpoint_key(), window_key("default", ""), pane_key("default", "", "", 3)] {
+    for key in [
+        progress_key(),
+        checkpoint_key(),
+        window_key("default", ""),
+        pane_key("default", "", "", 3),
+    ] {
         let world = World::new(1);
         let store = store_after_100_records(&world, &key, |_| None);
         let mut again = world.start_on("one", 1, 1, store);
@@ -461,7 +466,14 @@ fn offset_of_another_consumer_is_adopted_also_when_the_first_epoch_is_aborted() 
         .broker
         .inject(Script::new([(CommitStep::Commit, Fault::Refuse(AbortCause::Unavailable))]));
     let mut one = world.start("one");
-    let changelog_end = || world.broker.group_positions(APPLICATION, "app-windows-in-changelog", Duration::ZERO).expect("a topic")[0].2.high_watermark;
+    let changelog_end = || {
+        world
+            .broker
+            .group_positions(APPLICATION, "app-windows-in-changelog", Duration::ZERO)
+            .expect("a topic")[0]
+            .2
+            .high_watermark
+    };
     world
         .run_until(&mut [&mut one], |_| changelog_end() > Offset(0))
         .expect("it tries to commit");

@@ -13,6 +13,7 @@ use leeway_topology::record::InputRecord;
 use leeway_topology::state::progress_key;
 use leeway_topology::test_driver::TestDriver;
 
+use crate::disk::Entries;
 use crate::history::{History, State};
 use crate::world::{APPLICATION, World};
 
@@ -37,11 +38,14 @@ fn driver(world: &World) -> TestDriver {
 impl Input {
     /// The records that the application had to process before offset `end`.
     fn records(&self, end: usize) -> impl Iterator<Item = InputRecord<'_>> {
-        (0..).zip(&self.sent[..end]).skip(self.begin).map(|(offset, (value, timestamp))| InputRecord {
-            offset: Offset(offset),
-            timestamp: Some(*timestamp),
-            value: value.as_deref(),
-        })
+        (0..)
+            .zip(&self.sent[..end])
+            .skip(self.begin)
+            .map(|(offset, (value, timestamp))| InputRecord {
+                offset: Offset(offset),
+                timestamp: Some(*timestamp),
+                value: value.as_deref(),
+            })
     }
 }
 
@@ -146,7 +150,12 @@ pub(crate) fn state(world: &World, partition: usize, input: &Input, state: &Stat
     let (mut driver, id) = (driver(world), Partition(partition as i32));
     driver.pipe(id, input.records(end)).map_err(|error| error.to_string())?;
     driver.commit();
-    let right: State = driver.store(id).expect("opened").iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+    let right: State = driver
+        .store(id)
+        .expect("opened")
+        .iter()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
     if state != right && !(state.is_empty() && end == input.begin) {
         let keys = right.keys().chain(state.keys());
         let differing: BTreeSet<_> = keys.filter(|key| right.get(*key) != state.get(*key)).collect();
@@ -164,7 +173,7 @@ pub(crate) fn state(world: &World, partition: usize, input: &Input, state: &Stat
 }
 
 /// A store is what its changelog was at the store's own progress, and what the dataflow says.
-pub(crate) fn store(world: &World, partition: usize, input: &Input, history: &History, entries: Vec<(Vec<u8>, Vec<u8>)>) -> Result<(), String> {
+pub(crate) fn store(world: &World, partition: usize, input: &Input, history: &History, entries: Entries) -> Result<(), String> {
     let mut stored: State = entries.into_iter().collect();
     stored.remove(&checkpoint_key());
     if let Some(progress) = stored.get(&progress_key()) {

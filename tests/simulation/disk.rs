@@ -10,6 +10,9 @@ use tempfile::TempDir;
 
 use crate::world::APPLICATION;
 
+/// Keys and values of one task.
+pub(crate) type Entries = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// What keeps the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -50,9 +53,9 @@ pub(crate) fn range(partition: usize) -> TaskRange {
 }
 
 /// Keys and values of a partition's task. Nobody may hold its lease.
-pub(crate) fn entries(store: &StateStore, partition: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+pub(crate) fn entries(store: &StateStore, partition: usize) -> Result<Entries, String> {
     let lease = store.lease(range(partition)).ok_or("somebody holds the lease")?;
-    let mut entries = Vec::new();
+    let mut entries = Entries::new();
     let scan = lease.for_each(|key, value| {
         entries.push((key.to_vec(), value.to_vec()));
         ControlFlow::Continue(())
@@ -115,7 +118,11 @@ impl Disk {
         let store = &copy.store;
         for partition in 0..partitions {
             let entries = entries(&self.store, partition).expect("readable");
-            set(store, partition, entries.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice()))));
+            set(
+                store,
+                partition,
+                entries.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice()))),
+            );
         }
         Self {
             life: self.life,
@@ -142,7 +149,7 @@ impl Disk {
     }
 
     /// What a partition's task would hold, had nothing been lost since the last time that the task was run from here.
-    pub(crate) fn undamaged(&self, partition: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, String> {
+    pub(crate) fn undamaged(&self, partition: usize) -> Result<Entries, String> {
         let mut entries = entries(&self.store, partition)?;
         // The last one first, since each was recorded as the ones before had left it.
         for damage in self.damage.iter().rev().filter(|damage| damage.partition == partition) {

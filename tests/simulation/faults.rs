@@ -107,7 +107,8 @@ impl Faults {
 
     /// Whether so much was injected that a process has to stop by the rules.
     pub(crate) fn may_stop(&self, process: &str, reason: &str) -> bool {
-        let injected = |counted: &BTreeMap<String, u32>, times: u32| ids(process).any(|id| counted.get(&id).is_some_and(|injected| *injected >= times));
+        let injected =
+            |counted: &BTreeMap<String, u32>, times: u32| ids(process).any(|id| counted.get(&id).is_some_and(|injected| *injected >= times));
         (reason.contains("fenced twice") && injected(&self.fences, 2)) || (reason.contains("was refused 3 times") && injected(&self.refusals, 3))
     }
 }

@@ -35,7 +35,11 @@ fn whatever_happens_every_event_is_there_once_and_every_store_is_what_its_change
     let (first, seeds) = (number("LEEWAY_SEED", 1), number("LEEWAY_SEEDS", 200));
     if seeds == 1 {
         // One run can be read: what the threads have to say goes to standard error.
-        tracing_subscriber::fmt().with_writer(std::io::stderr).without_time().try_init().unwrap_or_default();
+        tracing_subscriber::fmt()
+            .with_writer(std::io::stderr)
+            .without_time()
+            .try_init()
+            .unwrap_or_default();
     }
     let started = Instant::now();
     let mut coverage = Coverage::default();

@@ -26,7 +26,11 @@ fn every_deliberate_bug_is_found() {
         match found {
             Some((seed, fault)) => {
                 let fault: String = fault.chars().take(160).collect();
-                println!("{:<22} found by seed {seed:>4} in {elapsed:>5.1} s: {}", format!("{mutation:?}"), fault.replace('\n', " "));
+                println!(
+                    "{:<22} found by seed {seed:>4} in {elapsed:>5.1} s: {}",
+                    format!("{mutation:?}"),
+                    fault.replace('\n', " ")
+                );
             }
             None => {
                 println!("{:<22} not found in {SEEDS_MAX} seeds, {elapsed:.1} s", format!("{mutation:?}"));

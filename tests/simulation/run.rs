@@ -19,7 +19,7 @@ use rand::{RngExt as _, SeedableRng};
 
 use crate::check::{self, EPOCH_BEFORE, Input};
 use crate::coverage::Coverage;
-use crate::disk::{self, Disk, Kind};
+use crate::disk::{self, Disk, Entries, Kind};
 use crate::faults::{Faults, Interruption, THREADS_MAX};
 use crate::history::{CHANGELOG, History};
 use crate::world::{APPLICATION, SESSION_TIMEOUT, World};
@@ -58,7 +58,7 @@ struct Process {
 struct Inspection {
     disk: String,
     partition: usize,
-    entries: Vec<(Vec<u8>, Vec<u8>)>,
+    entries: Entries,
 }
 
 /// What a run consists of.
@@ -196,7 +196,11 @@ impl Simulation<'_> {
             };
             let checkpoint = (checkpoint_key(), checkpoint.to_bytes());
             let values = [(key.clone(), b"before".to_vec()), (progress_key(), first.clone()), checkpoint];
-            disk::set(&disk.store, partition, values.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice()))));
+            disk::set(
+                &disk.store,
+                partition,
+                values.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice()))),
+            );
         }
         self.backups.push(disk);
     }
@@ -508,7 +512,9 @@ impl Simulation<'_> {
         log.into_iter().for_each(|what| self.coverage.count(what));
         let text = self.metrics.render().expect("metrics");
         let counted = |name: &str| {
-            let lines = text.lines().filter(|line| !line.starts_with('#') && line.split([' ', '{']).next() == Some(name));
+            let lines = text
+                .lines()
+                .filter(|line| !line.starts_with('#') && line.split([' ', '{']).next() == Some(name));
             let values = lines.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok());
             values.sum::<f64>() as u64
         };

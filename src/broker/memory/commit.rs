@@ -64,7 +64,11 @@ impl Committing {
                 }
             }
             let first = self.advance(state, settings, now);
-            match if std::mem::take(&mut self.twice) { self.advance(state, settings, now) } else { first } {
+            match if std::mem::take(&mut self.twice) {
+                self.advance(state, settings, now)
+            } else {
+                first
+            } {
                 Ok(Some(next)) => (self.step, self.asked) = (next, false),
                 Ok(None) => {
                     return Some(CommitOutcome::Committed {

@@ -200,13 +200,10 @@ impl Log {
         for entry in self.entries.iter().rev() {
             let unstable = entry.offset >= stable;
             let mut latest = || {
-                entry
-                    .record
-                    .as_ref()
-                    .is_some_and(|record| {
-                        let is_latest = record.key.as_ref().is_none_or(|key| seen.insert(key.as_slice()));
-                        is_latest && (record.value.is_some() || record.timestamp >= tombstones_from)
-                    })
+                entry.record.as_ref().is_some_and(|record| {
+                    let is_latest = record.key.as_ref().is_none_or(|key| seen.insert(key.as_slice()));
+                    is_latest && (record.value.is_some() || record.timestamp >= tombstones_from)
+                })
             };
             if unstable || latest() {
                 kept.insert(entry.offset);

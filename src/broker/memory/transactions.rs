@@ -287,6 +287,10 @@ impl Coordinator {
             let open = producer.transaction.as_ref().filter(|transaction| transaction.decided.is_none());
             open.is_some_and(|transaction| now.saturating_sub(transaction.begun) > producer.transaction_timeout)
         };
-        self.producers.iter().filter(|(_, producer)| is_late(producer)).map(|(id, _)| id.clone()).collect()
+        self.producers
+            .iter()
+            .filter(|(_, producer)| is_late(producer))
+            .map(|(id, _)| id.clone())
+            .collect()
     }
 }

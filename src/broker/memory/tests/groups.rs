@@ -230,3 +230,71 @@ fn no_partition_has_two_owners_and_the_shares_get_even_whatever_the_order_of_cal
 fn same_calls_at_the_same_times_give_the_same_events() {
     assert_eq!(walk(7), walk(7));
 }
+
+#[test]
+fn eager_members_give_everything_back_before_they_join_again() {
+    let mut world = World::new(4);
+    world.broker = world.broker.with_rebalance_protocol(RebalanceProtocol::Eager);
+    let mut first = world.member("a");
+    let mut second = world.client("b");
+    second.subscribe(&["in".into()]);
+    assert_eq!(rebalances(&mut second), [""; 0], "the rebalance waits for the first");
+    assert_eq!(rebalances(&mut first), ["revoked [in-0 in-1 in-2 in-3]"]);
+    let last = epoch(&mut first, 1, &["x"], 1);
+    assert!(
+        matches!(commit(&mut first, last), CommitOutcome::Committed { .. }),
+        "committed before they are given back"
+    );
+    first.unassign(&[0, 1, 2, 3].map(|partition| tp("in", partition)));
+    assert_eq!(rebalances(&mut first), ["assigned [in-0 in-2]"]);
+    assert_eq!(rebalances(&mut second), ["assigned [in-1 in-3]"]);
+}
+
+#[test]
+fn offsets_expire_only_while_nobody_is_in_the_group() {
+    let world = World::new(2);
+    let mut client = world.member("a");
+    let first = epoch(&mut client, 1, &[], 7);
+    commit(&mut client, first);
+    assert!(!world.broker.expire_offsets(GROUP), "it has a member");
+    client.close(TIMEOUT);
+    assert_eq!(world.committed(0), Some(at(7, "epoch 1")));
+    assert!(world.broker.expire_offsets(GROUP));
+    assert_eq!(world.committed(0), None);
+    assert!(!world.broker.expire_offsets(GROUP), "there are none left");
+}
+
+#[test]
+fn stopped_broker_says_nothing_and_ends_no_session() {
+    let world = World::new(2);
+    let mut client = world.member("a");
+    let metadata = format!("{:?}", client.group_metadata());
+    world.send("in", &["before"]);
+    world.broker.stop_for(SESSION_TIMEOUT * 2);
+    client.fetch_committed(&[tp("in", 0)]);
+    client.fetch_log_range(&tp("in", 0));
+    let during = epoch(&mut client, 1, &["x"], 1);
+    client.commit(during);
+    assert_eq!((events(&mut client).len(), poll(&mut client, &tp("in", 0)).len()), (0, 0));
+    world.pass(SESSION_TIMEOUT * 2 - Duration::from_millis(1));
+    assert_eq!((events(&mut client).len(), poll(&mut client, &tp("in", 0)).len()), (0, 0));
+    assert_eq!(format!("{:?}", client.group_metadata()), metadata, "what it heard last");
+    world.pass(Duration::from_millis(1));
+    let after = events(&mut client);
+    assert!(
+        matches!(
+            after[..],
+            [
+                ClientEvent::CommitFinished {
+                    outcome: CommitOutcome::Committed { .. },
+                    ..
+                },
+                ClientEvent::CommittedOffsets(_),
+                ClientEvent::LogRange(..)
+            ]
+        ),
+        "{after:?}"
+    );
+    assert_eq!(poll(&mut client, &tp("in", 0)), ["before"]);
+    assert_eq!(format!("{:?}", client.group_metadata()), metadata, "its session began anew");
+}

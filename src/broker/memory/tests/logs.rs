@@ -266,3 +266,30 @@ fn wait_ends_as_soon_as_something_was_appended() {
     assert!(started.elapsed() < Duration::from_secs(30));
     assert_eq!(poll(&mut client, &tp("in", 0)), ["x"]);
 }
+
+#[test]
+fn tombstone_outlives_compaction_for_the_time_that_its_topic_says() {
+    let world = World::new(1);
+    world.create("state", 1, &[("cleanup.policy", "compact"), ("delete.retention.ms", "5000")]);
+    let mut producer = world.broker.producer().unwrap();
+    let mut put = |key: &str, value: Option<&str>| {
+        producer
+            .send(OutRecord {
+                key: Some(key.into()),
+                value: value.map(Into::into),
+                ..record("state", "")
+            })
+            .unwrap();
+    };
+    for (key, value) in [("a", Some("1")), ("b", Some("1")), ("a", None), ("b", Some("2"))] {
+        put(key, value);
+    }
+    let offsets = || world.visible("state").into_iter().map(|(offset, _)| offset).collect::<Vec<_>>();
+    world.broker.compact("state").unwrap();
+    assert_eq!(offsets(), [2, 3], "the tombstone, and the last value of the other key");
+    world.pass(Duration::from_millis(5001));
+    world.broker.compact("state").unwrap();
+    assert_eq!(offsets(), [3]);
+    assert_eq!(world.range("state").start, Offset(0), "compaction leaves the start where it is");
+    assert_eq!(world.broker.compact("nowhere"), Err(BrokerError::NoSuchTopic("nowhere".to_owned())));
+}

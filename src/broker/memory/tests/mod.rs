@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use leeway_topology::ids::{Offset, Partition};
 
-use super::{MemoryBroker, MemoryClient};
+use super::{MemoryBroker, MemoryClient, RebalanceProtocol};
 use crate::broker::{
     Broker, ClientEvent, ClientSettings, CommitOutcome, CommittedOffset, EpochCommit, LogRange, NewTopic, OutRecord, PlainProducer, StreamClient,
     TopicPartition,

@@ -309,3 +309,82 @@ fn record_too_large_for_its_topic_is_refused_and_the_transaction_aborted() {
         "topics are never created by use"
     );
 }
+
+#[test]
+fn scattered_markers_reach_each_log_and_the_group_at_moments_of_their_own() {
+    let (world, mut client) = failing(&[(CommitStep::Commit, Fault::ScatterMarkers(Duration::from_secs(8)))]);
+    let targets = ["out", "more", "most"];
+    world.create("more", 1, &[]);
+    world.create("most", 1, &[]);
+    let mut scattered = epoch(&mut client, 1, &["a"], 1);
+    scattered.records.extend([record("more", "b"), record("most", "c")]);
+    assert!(matches!(commit(&mut client, scattered), CommitOutcome::Committed { .. }));
+    let mut shown_at = BTreeMap::new();
+    for second in 0..=8 {
+        for topic in targets {
+            if !world.visible(topic).is_empty() {
+                shown_at.entry(topic).or_insert(second);
+            }
+        }
+        if world.committed(0).is_some() {
+            shown_at.entry("the group").or_insert(second);
+        }
+        world.pass(Duration::from_secs(1));
+    }
+    assert_eq!(shown_at.len(), 4, "all of them within the time: {shown_at:?}");
+    let moments: std::collections::BTreeSet<_> = shown_at.values().collect();
+    assert!(moments.len() > 1, "not together: {shown_at:?}");
+    let next = epoch(&mut client, 2, &[], 2);
+    assert!(matches!(commit(&mut client, next), CommitOutcome::Committed { .. }));
+}
+
+#[test]
+fn request_that_arrives_twice_changes_nothing() {
+    for step in [CommitStep::Produce, CommitStep::SendOffsets, CommitStep::Commit] {
+        let (world, mut client) = failing(&[(step, Fault::Duplicate)]);
+        let twice = epoch(&mut client, 1, &["once"], 1);
+        assert_eq!(commit(&mut client, twice), committed(&[(tp("out", 0), 1)]), "{step:?}");
+        assert_eq!(
+            (world.visible("out"), world.committed(0)),
+            (vec![(0, "once".to_owned())], Some(at(1, "epoch 1"))),
+            "{step:?}"
+        );
+        assert_eq!(world.range("out").high_watermark, Offset(2), "{step:?}: one record, one marker");
+    }
+}
+
+#[test]
+fn stray_request_to_commit_is_obeyed_unless_its_producer_was_made_anew() {
+    for made_anew in [false, true] {
+        let (world, mut client) = failing(&[(CommitStep::Commit, Fault::Stray(Duration::from_secs(5)))]);
+        let stray = epoch(&mut client, 1, &["stray"], 1);
+        assert!(matches!(commit(&mut client, stray), CommitOutcome::Unknown { .. }));
+        if made_anew {
+            client.init_producer();
+        }
+        world.pass(Duration::from_secs(4));
+        assert_eq!((world.visible("out").len(), world.committed(0)), (0, None));
+        world.pass(Duration::from_secs(1));
+        let seen = usize::from(!made_anew);
+        assert_eq!(
+            (world.visible("out").len(), world.committed(0).is_some()),
+            (seen, seen == 1),
+            "made anew: {made_anew}"
+        );
+    }
+}
+
+#[test]
+fn coordinator_aborts_what_is_past_its_timeout_only_when_it_looks() {
+    let (mut world, mut client) = failing(&[(CommitStep::Commit, Fault::Wait(Duration::MAX))]);
+    world.broker = world.broker.with_transaction_sweep(Duration::from_secs(30));
+    world.visible("out");
+    world.pass(Duration::from_secs(1));
+    let hung = epoch(&mut client, 1, &["hung"], 1);
+    client.commit(hung);
+    world.send("out", &["after"]);
+    world.pass(TRANSACTION_TIMEOUT * 2);
+    assert_eq!(world.visible("out"), [], "it holds readers back");
+    world.pass(Duration::from_secs(30) - TRANSACTION_TIMEOUT * 2);
+    assert_eq!(world.visible("out"), [(1, "after".to_owned())]);
+}
