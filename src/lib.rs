@@ -2,6 +2,7 @@
 //!
 //! `docs/architecture.md` has the picture; start reading at [`stream_thread`].
 
+pub mod audit;
 pub mod broker;
 pub mod changelog;
 pub mod cli;

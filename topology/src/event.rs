@@ -203,6 +203,12 @@ impl EventId {
         Self { prefix }
     }
 
+    /// Whether this window made `event_id`.
+    #[must_use]
+    pub fn begins(&self, event_id: &str) -> bool {
+        event_id.starts_with(&self.prefix)
+    }
+
     /// The id of one event. `window_end` is the last record's offset, or what else identifies the window's end.
     #[must_use]
     pub fn of(&self, feature: &str, window_end: i64, reference_version: &str) -> String {
