@@ -221,7 +221,7 @@ impl<C: StreamClient> StreamThread<C> {
     }
 
     /// The producer is made anew, which settles its last transaction; then the group is asked. Everything after that epoch is dropped.
-    fn settle(&mut self, epoch: SealedEpoch) {
+    pub(super) fn settle(&mut self, epoch: SealedEpoch) {
         self.context.metrics.outcome_unknown();
         self.open = None;
         self.client.init_producer();
@@ -303,11 +303,11 @@ impl<C: StreamClient> StreamThread<C> {
     fn write(&self, epoch: &SealedEpoch, ends: &BTreeMap<TopicPartition, Offset>) -> Result<(), StoreError> {
         let mut batch = Batch::new();
         for sealed in &epoch.tasks {
-            let Some(Task {
-                lease: Some(lease),
-                phase: Phase::Running(_),
-                ..
-            }) = self.tasks.get(&sealed.input)
+            let Some(lease) = self
+                .tasks
+                .get(&sealed.input)
+                .filter(|task| is_where_sealed(task, sealed))
+                .and_then(|task| task.lease.as_ref())
             else {
                 #[cfg(feature = "mutations")]
                 if is(Mutation::NoLease) {
@@ -347,6 +347,7 @@ impl<C: StreamClient> StreamThread<C> {
         let written = self.write(epoch, ends);
         for sealed in &epoch.tasks {
             if let Some(task) = self.tasks.get_mut(&sealed.input)
+                && is_where_sealed(task, sealed)
                 && let Phase::Running(running) = &mut task.phase
             {
                 task.committed = Some(sealed.ours.clone());
@@ -428,4 +429,9 @@ impl<C: StreamClient> StreamThread<C> {
         self.publish_states();
         Ok(())
     }
+}
+
+/// Whether a task still is where it was when its epoch was sealed. One that was given away and came back meanwhile has restored what was committed.
+fn is_where_sealed(task: &Task, sealed: &SealedTask) -> bool {
+    matches!(&task.phase, Phase::Running(running) if running.base == sealed.base) && task.committed == sealed.before
 }

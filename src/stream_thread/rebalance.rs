@@ -91,10 +91,21 @@ impl<C: StreamClient> StreamThread<C> {
             .iter()
             .any(|p| self.tasks.get_mut(p).and_then(Task::running).is_some_and(|running| running.dirty));
         self.remove(partitions);
-        if in_open_epoch {
-            self.drop_open_epoch(now)?;
+        if !in_open_epoch {
+            return Ok(());
         }
-        Ok(())
+        match std::mem::replace(&mut self.producer, Producer::Ready) {
+            // Where the others go on depends on the epoch before, so that one is settled first.
+            Producer::Committing(epoch) => {
+                warn!(thread = %self.name, epoch = epoch.number, "lost partitions while a transaction was under way; asking the group what was committed");
+                self.settle(epoch);
+                Ok(())
+            }
+            producer => {
+                self.producer = producer;
+                self.drop_open_epoch(now)
+            }
+        }
     }
 
     /// Every partition is lost, whatever the client says. It will revoke them later, which then finds no task.

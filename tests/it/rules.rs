@@ -485,3 +485,30 @@ fn offset_of_another_consumer_is_adopted_also_when_the_first_epoch_is_aborted() 
     world.drain(&mut [&mut again]);
     world.expect_checks(100);
 }
+
+#[test]
+fn partitions_given_back_without_an_outcome_do_not_repeat_what_the_others_committed() {
+    let world = World::new(2);
+    let mut one = world.start("one");
+    world.run_until(&mut [&mut one], |instances| running(instances[0]) == 2).expect("it runs");
+    // Committed on the broker, but the reply takes longer than a revocation may wait.
+    world
+        .broker
+        .inject(Script::new([(CommitStep::Reply, Fault::Wait(Duration::from_secs(30)))]));
+    for _ in 0..3 {
+        world.produce(0, 55);
+        world.produce(1, 55);
+        for _ in 0..3 {
+            one.thread.step(world.now()).expect("a step");
+            world.pass(COMMIT_INTERVAL);
+        }
+    }
+    let mut two = world.start("two");
+    for _ in 0..350 {
+        one.thread.step(world.now()).expect("a step");
+        two.thread.step(world.now()).expect("a step");
+        world.pass(COMMIT_INTERVAL);
+    }
+    world.drain(&mut [&mut one, &mut two]);
+    world.expect_checks(320);
+}

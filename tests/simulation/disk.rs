@@ -5,7 +5,6 @@ use std::ops::ControlFlow;
 use leeway::state::directory::StateDirectory;
 use leeway::state::store::{Batch, StateStore, StoreOptions, TaskRange};
 use leeway_topology::ids::Partition;
-use leeway_topology::state::progress_key;
 use tempfile::TempDir;
 
 use crate::world::APPLICATION;
@@ -34,14 +33,12 @@ pub(crate) struct Disk {
     pub(crate) damage: Vec<Damage>,
 }
 
-/// A key that a disk lost while nobody looked.
+/// A key that a disk lost while nobody looked: a task's entries before and after.
 #[derive(Clone)]
 pub(crate) struct Damage {
     partition: usize,
-    key: Vec<u8>,
-    value: Vec<u8>,
-    /// The store's progress then.
-    progress: Option<Vec<u8>>,
+    before: Entries,
+    after: Entries,
 }
 
 /// The key range of a partition's task.
@@ -62,10 +59,6 @@ pub(crate) fn entries(store: &StateStore, partition: usize) -> Result<Entries, S
     });
     scan.map_err(|error| error.to_string())?;
     Ok(entries)
-}
-
-fn progress(entries: &[(Vec<u8>, Vec<u8>)]) -> Option<Vec<u8>> {
-    entries.iter().find(|(key, _)| *key == progress_key()).map(|(_, value)| value.clone())
 }
 
 /// Sets keys of a partition's task; `None` removes one.
@@ -137,26 +130,24 @@ impl Disk {
         if entries.is_empty() {
             return false;
         }
-        let (key, value) = entries[number % entries.len()].clone();
+        let mut after = entries.clone();
+        let (key, _) = after.remove(number % entries.len());
         set(&self.store, partition, [(key.as_slice(), None)]);
         self.damage.push(Damage {
             partition,
-            progress: progress(&entries),
-            key,
-            value,
+            before: entries,
+            after,
         });
         true
     }
 
-    /// What a partition's task would hold, had nothing been lost since the last time that the task was run from here.
+    /// What a partition's task would hold, had nothing been lost since a task was run from here.
     pub(crate) fn undamaged(&self, partition: usize) -> Result<Entries, String> {
         let mut entries = entries(&self.store, partition)?;
         // The last one first, since each was recorded as the ones before had left it.
         for damage in self.damage.iter().rev().filter(|damage| damage.partition == partition) {
-            let found = progress(&entries);
-            let untouched = found == damage.progress || (found.is_none() && damage.key == progress_key());
-            if untouched && entries.iter().all(|(key, _)| *key != damage.key) {
-                entries.push((damage.key.clone(), damage.value.clone()));
+            if entries == damage.after {
+                entries.clone_from(&damage.before);
             }
         }
         Ok(entries)
