@@ -54,6 +54,21 @@ pub enum Kind {
     Misplaced,
 }
 
+impl Kind {
+    /// Its name, for programs.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Doubled => "doubled",
+            Self::Reordered => "reordered",
+            Self::Changed(_) => "changed",
+            Self::Unexpected => "unexpected",
+            Self::Misplaced => "misplaced",
+        }
+    }
+}
+
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Sequence { monitor, partition, feature } = &self.sequence;

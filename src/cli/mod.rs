@@ -1,6 +1,6 @@
 //! The command line: which command, with what around it, and how its end is told.
 //!
-//! Exit codes: 0 fine, 1 failed while running, 2 bad arguments or configuration, 3 drift found. An error is one plain line `error: ...`, a
+//! Exit codes: 0 fine, 1 failed while running, 2 bad arguments or configuration, 3 drift or a mismatch found. An error is one plain line `error: ...`, a
 //! configuration with several faults one line each; never a backtrace.
 //!
 //! Not here: what the commands do; each has a file of its own.
@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, ConfigFlags};
 
+pub mod audit;
 pub mod demo;
 pub mod produce;
 pub mod reference;
@@ -28,6 +29,9 @@ pub const EXIT_FAILED: u8 = 1;
 
 /// Exit code of bad arguments or configuration.
 pub const EXIT_USAGE: u8 = 2;
+
+/// Exit code of an audit that found a difference.
+pub const EXIT_MISMATCH: u8 = 3;
 
 #[derive(Debug, Parser)]
 #[command(name = "leeway", version, about, max_term_width = 120, arg_required_else_help = true)]
@@ -50,6 +54,8 @@ enum Command {
     Produce(produce::Args),
     /// Makes references and looks at them
     Reference(reference::Args),
+    /// Proves the drift events from the input: each there once, with the right values, and no other
+    Audit(Box<audit::Args>),
     /// Prints the processing graph
     Topology(Box<topology::Args>),
 }
@@ -113,6 +119,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>, context: &Context, stde
         Command::Run(args) => run::execute(&args, context),
         Command::Produce(args) => produce::execute(args, context),
         Command::Reference(args) => reference::execute(args, context),
+        Command::Audit(args) => audit::execute(&args, context),
         Command::Topology(args) => topology::execute(&args, context),
     };
     result.unwrap_or_else(|error| tell(&error, stderr))

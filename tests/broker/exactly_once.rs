@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use leeway_topology::state::KeyKind;
@@ -11,7 +12,7 @@ use serde_json::Value;
 
 use crate::cluster::bootstrap;
 use crate::kafka::{Handmade, OwnedRecord, create_topic, positions, produce, read_committed, unique, wait_until_consumed};
-use crate::leeway::{Worker, leeway, succeed};
+use crate::leeway::{Worker, leeway, output, succeed};
 use crate::verify::{Expectation, Verified, verify};
 
 const PARTITIONS: i32 = 6;
@@ -171,6 +172,23 @@ impl Run {
         eprint!("{}", succeed(&mut command));
     }
 
+    /// `leeway audit` of what this run's workers wrote.
+    fn audit(&self) -> Command {
+        let mut command = leeway();
+        command
+            .args([
+                "audit",
+                "--format",
+                "json",
+                "--bootstrap-servers",
+                &self.bootstrap,
+                "--application-id",
+                &self.application,
+            ])
+            .args(["--topic", &self.topic, "--events-topic", &self.events]);
+        command
+    }
+
     pub(crate) fn verify(&self) -> Verified {
         let expectation = Expectation {
             topic: &self.topic,
@@ -229,6 +247,33 @@ fn every_event_that_the_input_implies_is_there_once() {
     eprintln!("{verified:?}");
     assert_eq!(verified.records, scale() + 3);
     assert_eq!(verified.dead_letters, scale() / 100 + 3);
+
+    let right = output(&mut run.audit());
+    let report: Value = serde_json::from_slice(&right.stdout).expect("JSON");
+    assert_eq!(right.status.code(), Some(0), "{report}");
+    assert_eq!(
+        (&report["right"], &report["found_events"]),
+        (&Value::Bool(true), &Value::from(verified.events)),
+        "{report}"
+    );
+    // The last event of some feature once more.
+    let events = read_committed(bootstrap(), &run.events);
+    let last = events.last().expect("events");
+    let doubled = Handmade {
+        partition: last.partition,
+        key: last.key.as_deref(),
+        value: last.value.as_deref(),
+        timestamp: 0,
+    };
+    produce(bootstrap(), &run.events, &[doubled]);
+    let wrong = output(&mut run.audit());
+    let report: Value = serde_json::from_slice(&wrong.stdout).expect("JSON");
+    assert_eq!(wrong.status.code(), Some(3), "{report}");
+    assert_eq!(
+        (&report["wrong_sequences"], &report["differences"][0]["kind"]),
+        (&Value::from(1), &Value::from("doubled")),
+        "{report}"
+    );
 }
 
 #[test]
