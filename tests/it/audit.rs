@@ -33,7 +33,7 @@ fn audit_with(world: &World, broker: &MemoryBroker, start: Start) -> Result<Repo
     let audit = Audit {
         broker,
         application_id: APPLICATION,
-        monitors: &[world.monitor.clone()],
+        monitors: std::slice::from_ref(&world.monitor),
         references: &world.references,
         start,
         differences_max: 10,
