@@ -28,10 +28,9 @@ enum Format {
 /// Arguments of `leeway audit`.
 #[derive(Debug, clap::Args)]
 #[command(
-    after_help = "Reads the input from its first record to the committed offsets, and all drift events, read committed. Workers may go on meanwhile:
-what they do is not looked at. The configuration has to be that of the workers.
+    after_help = "Workers may go on meanwhile: what they do is not looked at. The configuration has to be theirs.
 
-Exit code: 0 if every event that the input implies is there once, with the right bytes, and no other; 3 if not; 1 if it cannot be judged.
+Exit code: 0 right, 3 not, 1 it cannot be judged.
 
 Examples:
   leeway audit
