@@ -27,13 +27,17 @@ const BATCH_OVERHEAD_BYTES: usize = 512;
 /// Preparing a transaction and ending it take no longer than its time-out each. What lasts longer than both and this hangs.
 const HUNG_MARGIN: Duration = Duration::from_secs(5);
 
+/// Producers that hang while they are made, one after the other, before the client gives up: each leaves a thread and a native client behind.
+const HUNG_STARTS_MAX: u32 = 3;
+
 /// See the module. Fields are dropped in order: what holds a consumer goes before it.
 pub struct KafkaClient {
     commands: Option<Sender<Command>>,
     /// For a thread in place of one that hangs.
     transactions: Transactions,
-    /// The epoch under way, and when it was handed over.
-    committing: Option<(u64, Instant)>,
+    /// What that thread is busy with, and since when.
+    working: Option<(Work, Instant)>,
+    hung_starts: u32,
     requests: Option<Sender<Request>>,
     answers: Receiver<ClientEvent>,
     pending: VecDeque<ClientEvent>,
@@ -42,6 +46,15 @@ pub struct KafkaClient {
     input: QueuedConsumer,
     signal: Arc<Signal>,
     down: bool,
+}
+
+/// What the transactions thread may hang in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    /// Making a producer, as of this attempt.
+    Starting { attempt: u64 },
+    /// This epoch's transaction.
+    Committing { epoch: u64 },
 }
 
 impl KafkaClient {
@@ -82,6 +95,7 @@ impl KafkaClient {
             events: events.clone(),
             signal: signal.clone(),
             given_up: Arc::default(),
+            attempts: Arc::default(),
         };
         let asker = Requests {
             broker: broker.clone(),
@@ -97,7 +111,8 @@ impl KafkaClient {
         Ok(Self {
             commands: Some(commands),
             transactions,
-            committing: None,
+            working: None,
+            hung_starts: 0,
             requests: Some(requests),
             answers,
             pending: VecDeque::new(),
@@ -115,31 +130,63 @@ impl KafkaClient {
         }
     }
 
-    /// Gives up on a transaction that cannot take this long. Some of librdkafka's calls have no limit of their own: `send_offsets_to_transaction`
-    /// was seen never to return when its broker left the cluster. The thread is left where it stands, since nothing can end the call. Should it
-    /// return, it finds its producer fenced by the one that comes next, or has committed before that was made: so the outcome is unknown.
+    /// Gives up on a call that cannot take this long. Some of librdkafka's have no limit of their own: `send_offsets_to_transaction` was seen never
+    /// to return when its broker left the cluster, and destroying a producer waits for its threads. The thread is left where it stands, since
+    /// nothing can end the call. Should it return, it finds its producer fenced by the one that comes next, or has committed before that was made:
+    /// so the outcome is unknown.
     fn give_up_hung(&mut self) -> Option<ClientEvent> {
-        let (epoch, since) = self.committing?;
+        let (work, since) = self.working?;
         let limit = self.transactions.timeout * 2 + HUNG_MARGIN;
         if since.elapsed() < limit {
             return None;
         }
-        self.committing = None;
+        if let Work::Starting { attempt } = work {
+            let now = self.transactions.attempts.load(Ordering::Relaxed);
+            if now != attempt {
+                self.working = Some((Work::Starting { attempt: now }, Instant::now()));
+                return None;
+            }
+            self.hung_starts += 1;
+            if self.hung_starts >= HUNG_STARTS_MAX {
+                return Some(ClientEvent::Fatal {
+                    reason: format!(
+                        "librdkafka did not return from making a producer, {HUNG_STARTS_MAX} times for {} s; start Leeway again, and look at the brokers' logs",
+                        limit.as_secs()
+                    ),
+                });
+            }
+        }
+        if let Err(error) = self.replace_transactions_thread() {
+            return Some(ClientEvent::Fatal { reason: error.to_string() });
+        }
+        match work {
+            Work::Starting { .. } => {
+                warn!(
+                    seconds = limit.as_secs(),
+                    "librdkafka did not return from making a producer; making another one"
+                );
+                self.init_producer();
+                None
+            }
+            Work::Committing { epoch } => Some(ClientEvent::CommitFinished {
+                epoch,
+                outcome: CommitOutcome::Unknown {
+                    reason: format!("librdkafka did not return within {} s; going on with a new producer", limit.as_secs()),
+                },
+            }),
+        }
+    }
+
+    fn replace_transactions_thread(&mut self) -> Result<(), BrokerError> {
+        self.working = None;
         self.transactions.given_up.store(true, Ordering::Release);
         self.transactions.given_up = Arc::default();
+        self.transactions.attempts = Arc::default();
         let (commands, commanded) = channel();
         let transactions = self.transactions.clone();
-        match spawn("transactions", move || transactions.run(&commanded)) {
-            Ok(thread) => self.threads.push(thread),
-            Err(error) => return Some(ClientEvent::Fatal { reason: error.to_string() }),
-        }
+        self.threads.push(spawn("transactions", move || transactions.run(&commanded))?);
         self.commands = Some(commands);
-        Some(ClientEvent::CommitFinished {
-            epoch,
-            outcome: CommitOutcome::Unknown {
-                reason: format!("librdkafka did not return within {} s; going on with a new producer", limit.as_secs()),
-            },
-        })
+        Ok(())
     }
 
     fn request(&self, request: Request) {
@@ -192,8 +239,13 @@ impl StreamClient for KafkaClient {
         let Ok(event) = self.answers.try_recv() else {
             return self.give_up_hung();
         };
-        if matches!(event, ClientEvent::CommitFinished { .. }) {
-            self.committing = None;
+        match event {
+            // Not that of a thread that was given up in this moment.
+            ClientEvent::CommitFinished { epoch, .. } if self.working.is_some_and(|(work, _)| work == Work::Committing { epoch }) => {
+                self.working = None
+            }
+            ClientEvent::ProducerReady | ClientEvent::ProducerFailed { .. } => (self.working, self.hung_starts) = (None, 0),
+            _ => {}
         }
         self.once(event).or_else(|| self.next_event())
     }
@@ -203,6 +255,8 @@ impl StreamClient for KafkaClient {
     }
 
     fn init_producer(&mut self) {
+        let attempt = self.transactions.attempts.load(Ordering::Relaxed);
+        self.working = Some((Work::Starting { attempt }, Instant::now()));
         self.command(Command::Init);
     }
 
@@ -280,7 +334,7 @@ impl StreamClient for KafkaClient {
     }
 
     fn commit(&mut self, epoch: EpochCommit) {
-        self.committing = Some((epoch.epoch, Instant::now()));
+        self.working = Some((Work::Committing { epoch: epoch.epoch }, Instant::now()));
         self.command(Command::Commit(epoch));
     }
 

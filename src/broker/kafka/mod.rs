@@ -36,6 +36,8 @@ pub use producer::KafkaProducer;
 /// Steps of a transaction at which a test may stop the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransactionStep {
+    /// A producer is about to be made.
+    Starting,
     /// The transaction is begun.
     Begun,
     /// Every record is acknowledged.

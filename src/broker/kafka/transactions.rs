@@ -5,7 +5,7 @@
 //! broker did).
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -92,6 +92,8 @@ pub(super) struct Transactions {
     pub(super) signal: Arc<Signal>,
     /// Nobody waits for this thread any more: a call of librdkafka holds it.
     pub(super) given_up: Arc<AtomicBool>,
+    /// Attempts at making a producer. While Kafka is away there is no end to them, but each takes a bounded time.
+    pub(super) attempts: Arc<AtomicU64>,
 }
 
 impl Transactions {
@@ -142,6 +144,12 @@ impl Transactions {
     fn init(&self, commands: &Receiver<Command>) -> Option<Result<BaseProducer<ProducerSide>, String>> {
         let mut down = false;
         loop {
+            self.attempts.fetch_add(1, Ordering::Relaxed);
+            self.step(TransactionStep::Starting);
+            if self.given_up.load(Ordering::Acquire) {
+                // It would fence the one that was made meanwhile.
+                return None;
+            }
             let producer: BaseProducer<ProducerSide> = match self.config.create_with_context(ProducerSide::default()) {
                 Ok(producer) => producer,
                 Err(error) => return Some(Err(errors::text(&error))),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use leeway::broker::kafka::TransactionStep;
-use leeway::broker::{AbortCause, CommitOutcome, CommittedOffset, OutRecord, StreamClient};
+use leeway::broker::{AbortCause, ClientEvent, CommitOutcome, CommittedOffset, OutRecord, StreamClient};
 use leeway_topology::ids::Offset;
 
 use super::{Member, PATIENCE, at, broker, broker_with, out, topic, unique};
@@ -218,5 +218,50 @@ fn a_producer_that_hangs_is_given_up_and_fenced_by_the_next_one() {
     assert!(matches!(outcome, CommitOutcome::Committed { .. }), "{outcome:?}");
     let seen = member.restore(&at(&output, 0), 0);
     assert_eq!(seen.iter().filter_map(|seen| seen.value.as_deref()).collect::<Vec<_>>(), ["kept"]);
+    member.close(Duration::from_secs(5));
+}
+
+#[test]
+fn making_a_producer_that_hangs_is_given_up_and_done_again() {
+    let (release, held) = channel::<()>();
+    let held = Mutex::new(Some(held));
+    let broker = broker().with_hook(move |step| {
+        let held = held.lock().expect("not poisoned").take_if(|_| step == TransactionStep::Starting);
+        if let Some(held) = held {
+            assert!(held.recv().is_err(), "released by dropping the other end");
+        }
+    });
+    let (input, output) = (topic(&broker, 1), topic(&broker, 1));
+    let mut member = Member::with(&broker, &unique("app"), "1", Duration::from_secs(2));
+    member.ready();
+    member.join(&input, 1);
+    let group = member.client.group_metadata();
+    // The one that hung goes on, and finds that nobody waits for it: it must not fence the one that came after it.
+    drop(release);
+    for epoch in 1..=20 {
+        let outcome = member.commit(epoch, vec![out(&at(&output, 0), "kept")], &[(&at(&input, 0), 1, "")], group.clone());
+        assert!(matches!(outcome, CommitOutcome::Committed { .. }), "{outcome:?}");
+    }
+    member.close(Duration::from_secs(5));
+}
+
+#[test]
+fn producers_that_hang_again_and_again_end_the_client_instead_of_piling_up() {
+    let (release, held) = channel::<()>();
+    let held = Mutex::new(held);
+    let broker = broker().with_hook(move |step| {
+        if step == TransactionStep::Starting {
+            assert!(held.lock().expect("not poisoned").recv().is_err(), "released by dropping the other end");
+        }
+    });
+    let mut member = Member::with(&broker, &unique("app"), "1", Duration::from_millis(100));
+    member.client.init_producer();
+    let reason = member.until("the end", |event| match event {
+        ClientEvent::Fatal { reason } => Some(reason.clone()),
+        ClientEvent::ProducerReady => panic!("it was held"),
+        _ => None,
+    });
+    assert!(reason.contains("did not return from making a producer, 3 times"), "{reason}");
+    drop(release);
     member.close(Duration::from_secs(5));
 }
