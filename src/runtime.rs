@@ -7,7 +7,7 @@
 //! A fatal error of one thread stops the process, since it would come back in the next one; anything else costs that thread, which is replaced a
 //! bounded number of times. Stopping commits what is open, within a bound, and leaves the group.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -247,6 +247,21 @@ impl Runtime {
     }
 }
 
+/// When threads failed, as far as that still counts.
+#[derive(Debug, Default)]
+struct Failures(VecDeque<Duration>);
+
+impl Failures {
+    /// How long to wait before the thread that failed now is replaced; `None`: there were too many, it would not help.
+    fn backoff(&mut self, now: Duration) -> Option<Duration> {
+        while self.0.front().is_some_and(|at| now.saturating_sub(*at) >= REPLACEMENTS_WITHIN) {
+            self.0.pop_front();
+        }
+        self.0.push_back(now);
+        (self.0.len() <= REPLACEMENTS_MAX).then(|| Duration::from_millis(200 << self.0.len().min(6)))
+    }
+}
+
 /// How a thread ended.
 type Exit = (usize, Result<(), ThreadError>);
 
@@ -298,7 +313,8 @@ impl<B: Broker> Supervisor<B> {
 
     fn run(mut self, exited: &Receiver<Exit>) -> Result<(), RuntimeError> {
         let mut result = Ok(());
-        let mut failures: Vec<Instant> = Vec::new();
+        let origin = Instant::now();
+        let mut failures = Failures::default();
         // Threads to be replaced, and when.
         let mut replacements: Vec<(Instant, usize)> = Vec::new();
         while !self.threads.is_empty() || !replacements.is_empty() {
@@ -330,18 +346,15 @@ impl<B: Broker> Supervisor<B> {
                 }
                 Err(ThreadError::Failed(reason)) if self.stopping.load(Ordering::Acquire) => warn!(thread = number, %reason, "ended while stopping"),
                 Err(ThreadError::Failed(reason)) => {
-                    failures.retain(|at| at.elapsed() < REPLACEMENTS_WITHIN);
-                    failures.push(Instant::now());
-                    if failures.len() > REPLACEMENTS_MAX {
+                    let Some(backoff) = failures.backoff(origin.elapsed()) else {
                         self.stopping.store(true, Ordering::Release);
                         result = result.and(Err(RuntimeError::Fatal(format!(
                             "{} threads failed within {} s, the last with: {reason}",
-                            failures.len(),
+                            REPLACEMENTS_MAX + 1,
                             REPLACEMENTS_WITHIN.as_secs()
                         ))));
                         continue;
-                    }
-                    let backoff = Duration::from_millis(200 << failures.len().min(6));
+                    };
                     error!(thread = number, %reason, backoff_ms = backoff.as_millis(), "replacing the thread");
                     self.context.metrics.thread_replaced();
                     replacements.push((Instant::now() + backoff, number));
@@ -410,5 +423,31 @@ fn now(origin: Instant) -> Now {
     Now {
         elapsed: origin.elapsed(),
         wall: Timestamp(wall),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn replacements_wait_longer_each_time_and_end_after_ten() {
+        let mut failures = Failures::default();
+        let waits: Vec<_> = (0..11).map(|_| failures.backoff(MINUTE).map(|wait| wait.as_millis())).collect();
+        let growing = [400, 800, 1600, 3200, 6400].map(Some);
+        assert_eq!(waits[..5], growing);
+        assert_eq!(waits[5..10], [Some(12_800); 5]);
+        assert_eq!(waits[10], None);
+    }
+
+    #[test]
+    fn failures_of_ten_minutes_ago_count_no_more() {
+        let mut failures = Failures::default();
+        for minute in 0..100 {
+            assert!(failures.backoff(MINUTE * minute).is_some(), "one a minute never ends it: minute {minute}");
+        }
+        assert_eq!(failures.0.len(), 10);
     }
 }
