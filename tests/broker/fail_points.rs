@@ -1,14 +1,17 @@
-//! A SIGKILL at every step between the begin of a transaction and the write of the store.
+//! A SIGKILL at every step between the begin of a transaction and the write of the store, and a SIGSTOP inside a transaction.
 //!
-//! The process that dies is this test binary, started once more: it runs the real runtime with a hook that kills it where it is told to.
+//! The process that gets it is this test binary, started once more: it runs the real runtime with a hook that sends the signal where it is told to.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
+use std::str::FromStr as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use leeway::broker::Broker as _;
 use leeway::broker::kafka::{KafkaBroker, TransactionStep};
 use leeway::http::Health;
 use leeway::reference_topic;
@@ -24,10 +27,10 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cluster::bootstrap;
-use crate::exactly_once::{PATIENCE, Run};
+use crate::exactly_once::{PATIENCE, Run, wait_for};
 use crate::kafka::wait_until_consumed;
 
-/// Set in the process that is to die: at which step, and with what settings.
+/// Set in the process that is to get a signal: at which step, which one, and with what settings.
 const CHILD: &str = "LEEWAY_TEST_FAIL_POINT";
 
 /// Every step, in the order in which an epoch passes them.
@@ -41,13 +44,13 @@ const STEPS: [&str; 7] = [
     "AfterStoreWrite",
 ];
 
-/// Epochs that pass a step before it kills: so that there is a state to come back to.
+/// Epochs that pass a step before the signal: so that there is a state to come back to.
 const PASSES: u32 = 3;
 
 #[test]
 fn sigkill_at_every_step_of_a_commit_loses_and_doubles_nothing() {
     if let Ok(settings) = std::env::var(CHILD) {
-        return die_as_told(&settings);
+        return end_as_told(&settings);
     }
     let run = Run::new("steps");
     let file = run.rows("rows.jsonl", 60_000, 11);
@@ -55,25 +58,7 @@ fn sigkill_at_every_step_of_a_commit_loses_and_doubles_nothing() {
     std::thread::scope(|scope| {
         let sending = scope.spawn(|| run.produce(&file, Some(1500)));
         for step in STEPS {
-            let settings = [
-                step,
-                bootstrap(),
-                &run.application,
-                &run.topic,
-                &run.events,
-                path(&run.path("reference.json")),
-                path(&state),
-            ]
-            .join("\n");
-            let status = Command::new(std::env::current_exe().expect("this binary"))
-                .args([
-                    "fail_points::sigkill_at_every_step_of_a_commit_loses_and_doubles_nothing",
-                    "--exact",
-                    "--nocapture",
-                ])
-                .env(CHILD, settings)
-                .status()
-                .expect("it starts");
+            let status = child(&run, &state, step, Signal::SIGKILL).status().expect("it starts");
             assert_eq!(
                 status.signal(),
                 Some(Signal::SIGKILL as i32),
@@ -90,19 +75,105 @@ fn sigkill_at_every_step_of_a_commit_loses_and_doubles_nothing() {
     assert_eq!(verified.records, 60_000);
 }
 
+/// What a stopped process holds back, and what it does when it wakes after its partitions went to another one.
+#[test]
+fn worker_that_stops_inside_a_transaction_holds_readers_back_for_its_timeout_and_commits_nothing_when_it_wakes() {
+    let run = Run::new("zombie");
+    let file = run.rows("rows.jsonl", 60_000, 17);
+    let zombie = Zombie(
+        child(&run, &run.path("zombie"), "OffsetsSent", Signal::SIGSTOP)
+            .spawn()
+            .expect("it starts"),
+    );
+    let broker = KafkaBroker::new(bootstrap(), &BTreeMap::new()).expect("a broker");
+    let held_back = || {
+        let positions = broker.group_positions(&run.application, &run.events, PATIENCE).expect("positions");
+        positions.iter().any(|(_, _, range)| range.last_stable < range.high_watermark)
+    };
+    let mut other = std::thread::scope(|scope| {
+        scope.spawn(|| run.produce(&file, Some(10_000)));
+        wait_for(|| zombie.is_stopped(), "the stop inside a transaction");
+        let stopped = Instant::now();
+        assert!(held_back(), "its transaction is open");
+        // Takes over as soon as the zombie's session has ended.
+        let other = run.worker(&run.path("other"));
+        wait_for(|| !held_back(), "the end of its transaction");
+        eprintln!("readers were held back for {:.1} s", stopped.elapsed().as_secs_f64());
+        other
+    });
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut other]);
+    zombie.signal(Signal::SIGCONT);
+    // It is a member again, shares the work, and has not committed what it had in its hands.
+    let rest = run.rows("rest.jsonl", 60_000, 18);
+    run.produce(&rest, Some(10_000));
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut other]);
+    drop(zombie);
+    // Should its last epoch have been open, the other one takes it over.
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut other]);
+    other.stop();
+    assert_eq!(run.verify().records, 120_000);
+}
+
+/// A process that was stopped, not killed. Killed when dropped.
+struct Zombie(Child);
+
+impl Zombie {
+    fn is_stopped(&self) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.0.id())).unwrap_or_default();
+        // The state comes after the name, which is in brackets.
+        stat.rsplit(") ").next().is_some_and(|rest| rest.starts_with('T'))
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.0.id() as i32), signal).expect("the process is there");
+    }
+}
+
+impl Drop for Zombie {
+    fn drop(&mut self) {
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+/// This binary, as a worker that sends itself a signal at a step.
+fn child(run: &Run, state: &Path, step: &str, signal: Signal) -> Command {
+    let settings = [
+        step,
+        signal.as_str(),
+        bootstrap(),
+        &run.application,
+        &run.topic,
+        &run.events,
+        path(&run.path("reference.json")),
+        path(state),
+    ]
+    .join("\n");
+    let mut command = Command::new(std::env::current_exe().expect("this binary"));
+    command
+        .args([
+            "fail_points::sigkill_at_every_step_of_a_commit_loses_and_doubles_nothing",
+            "--exact",
+            "--nocapture",
+        ])
+        .env(CHILD, settings);
+    command
+}
+
 fn path(path: &Path) -> &str {
     path.to_str().expect("UTF-8")
 }
 
 /// Runs the stream processor until it passes the step for the last time.
-fn die_as_told(settings: &str) {
+fn end_as_told(settings: &str) {
     let mut settings = settings.lines().map(str::to_owned);
     let mut next = || settings.next().expect("a setting");
-    let (step, bootstrap, application, topic, events, reference, state) = (next(), next(), next(), next(), next(), next(), next());
+    let (step, signal) = (next(), Signal::from_str(&next()).expect("a signal"));
+    let (bootstrap, application, topic, events, reference, state) = (next(), next(), next(), next(), next(), next());
     let passed = Arc::new(AtomicU32::new(0));
     let at = move |name: String| {
         if name == step && passed.fetch_add(1, Ordering::Relaxed) + 1 == PASSES {
-            kill(Pid::this(), Signal::SIGKILL).expect("this process");
+            kill(Pid::this(), signal).expect("this process");
         }
     };
     let (of_transaction, of_thread) = (at.clone(), at);
