@@ -20,6 +20,8 @@ pub mod demo;
 pub mod produce;
 pub mod reference;
 pub mod run;
+#[cfg(feature = "rocksdb")]
+pub mod state;
 #[cfg(test)]
 mod tests;
 pub mod topology;
@@ -56,6 +58,9 @@ enum Command {
     Reference(reference::Args),
     /// Proves the drift events from the input: each there once, with the right values, and no other
     Audit(Box<audit::Args>),
+    /// What a state directory holds; a worker may go on with it meanwhile
+    #[cfg(feature = "rocksdb")]
+    State(Box<state::Args>),
     /// Prints the processing graph
     Topology(Box<topology::Args>),
 }
@@ -120,6 +125,8 @@ pub fn execute(args: impl IntoIterator<Item = OsString>, context: &Context, stde
         Command::Produce(args) => produce::execute(args, context),
         Command::Reference(args) => reference::execute(args, context),
         Command::Audit(args) => audit::execute(&args, context),
+        #[cfg(feature = "rocksdb")]
+        Command::State(args) => state::execute(&args, context),
         Command::Topology(args) => topology::execute(&args, context),
     };
     result.unwrap_or_else(|error| tell(&error, stderr))

@@ -6,6 +6,8 @@
 use std::ops::{ControlFlow, Range};
 
 use leeway_topology::codec::put_component;
+#[cfg(feature = "rocksdb")]
+use leeway_topology::{codec::take_component, ids::Partition};
 
 use super::store::{StoreError, TaskRange};
 
@@ -50,6 +52,24 @@ pub(super) fn prefix(task: &TaskRange) -> Vec<u8> {
     put_component(&mut prefix, &task.store);
     prefix.extend_from_slice(&task.partition.0.to_be_bytes());
     prefix
+}
+
+/// The task that a key belongs to, and the key within it: the inverse of [`prefix`]. `None`: it is no key of this format.
+#[cfg(feature = "rocksdb")]
+pub(super) fn split(key: &[u8]) -> Option<(TaskRange, &[u8])> {
+    let (&format, rest) = key.split_first()?;
+    let (store, rest) = take_component(rest)?;
+    let (partition, rest) = rest.split_first_chunk()?;
+    let partition = Partition(i32::from_be_bytes(*partition));
+    (format == KEY_FORMAT).then(|| {
+        (
+            TaskRange {
+                store: store.into(),
+                partition,
+            },
+            rest,
+        )
+    })
 }
 
 /// All keys that begin with `prefix`: up to the next prefix of the same length, its trailing 0xFF carried over.

@@ -83,6 +83,12 @@ pub enum DirectoryError {
         /// What is wrong.
         cause: String,
     },
+    /// There is none, or nothing was ever kept in it.
+    #[error("{} is no state directory: it has no process.json; name one with --state-dir", path.display())]
+    Missing {
+        /// Which directory.
+        path: PathBuf,
+    },
     /// It cannot be made or written.
     #[error("state directory {} is not writable: {source}; give the user that runs Leeway write access, or another one with --state-dir", path.display())]
     NotWritable {
@@ -171,7 +177,6 @@ impl StateDirectory {
         Arc::clone(&self.lock)
     }
 
-    #[cfg(feature = "rocksdb")]
     pub(super) fn database_path(&self) -> PathBuf {
         database_path(&self.path)
     }
@@ -190,7 +195,7 @@ fn numbered(default: &Path, number: usize) -> PathBuf {
     }
 }
 
-fn database_path(path: &Path) -> PathBuf {
+pub(super) fn database_path(path: &Path) -> PathBuf {
     path.join("db")
 }
 
@@ -284,7 +289,7 @@ fn identify(path: &Path, application_id: &str) -> Result<String, DirectoryError>
     };
     let place = Place::of(path)?;
     let known = match fs::read(&file) {
-        Ok(bytes) => Some(read_process_file(path, &bytes, application_id)?),
+        Ok(bytes) => Some(read_process_file(path, &bytes)?.of_application(path, application_id)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !database_path(path).exists() => None,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(damaged("it has a db but no process.json".to_owned())),
         Err(error) => return Err(DirectoryError::io(path, error)),
@@ -310,7 +315,56 @@ fn identify(path: &Path, application_id: &str) -> Result<String, DirectoryError>
     Ok(made.process_id)
 }
 
-fn read_process_file(path: &Path, bytes: &[u8], application_id: &str) -> Result<ProcessFile, DirectoryError> {
+impl ProcessFile {
+    fn of_application(self, path: &Path, application_id: &str) -> Result<Self, DirectoryError> {
+        if self.application_id == application_id {
+            return Ok(self);
+        }
+        Err(DirectoryError::OtherApplication {
+            path: path.to_owned(),
+            found: self.application_id,
+            wanted: application_id.to_owned(),
+        })
+    }
+}
+
+/// Whose state a directory holds, without locking or changing it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Version of its layout.
+    pub format_version: u32,
+    /// The application.
+    pub application_id: String,
+    /// The process, as transactional ids name it.
+    pub process_id: String,
+}
+
+/// Reads whose state directory this is.
+///
+/// # Errors
+/// [`DirectoryError::Missing`], [`DirectoryError::NewerFormat`], [`DirectoryError::Damaged`], or as the disk fails.
+pub fn owner(path: &Path) -> Result<Owner, DirectoryError> {
+    let bytes = match fs::read(path.join("process.json")) {
+        Ok(bytes) => bytes,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Err(DirectoryError::Missing { path: path.to_owned() });
+        }
+        Err(source) => {
+            return Err(DirectoryError::Io {
+                path: path.to_owned(),
+                source,
+            });
+        }
+    };
+    let file = read_process_file(path, &bytes)?;
+    Ok(Owner {
+        format_version: file.format_version,
+        application_id: file.application_id,
+        process_id: file.process_id,
+    })
+}
+
+fn read_process_file(path: &Path, bytes: &[u8]) -> Result<ProcessFile, DirectoryError> {
     let damaged = |cause: String| DirectoryError::Damaged {
         path: path.to_owned(),
         cause: format!("process.json: {cause}"),
@@ -323,13 +377,6 @@ fn read_process_file(path: &Path, bytes: &[u8], application_id: &str) -> Result<
         });
     }
     let known: ProcessFile = serde_json::from_slice(bytes).map_err(|error| damaged(error.to_string()))?;
-    if known.application_id != application_id {
-        return Err(DirectoryError::OtherApplication {
-            path: path.to_owned(),
-            found: known.application_id,
-            wanted: application_id.to_owned(),
-        });
-    }
     if known.process_id.len() != 16 || !known.process_id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return Err(damaged(format!("process_id {:?} is not 16 hex digits", known.process_id)));
     }

@@ -15,6 +15,8 @@
 //! Not here: what the values mean, and the changelog.
 
 pub mod directory;
+#[cfg(feature = "rocksdb")]
+pub mod inspect;
 pub mod store;
 
 mod backend;

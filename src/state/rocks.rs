@@ -46,6 +46,20 @@ impl RocksBackend {
         }
     }
 
+    /// Opens the database as it is now, without writing to its folder: another process may go on with it.
+    ///
+    /// # Errors
+    /// As [`Self::open`]; also when the other process deletes a file in this moment.
+    pub(super) fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        let mut options = database_options(StoreOptions::default());
+        // Every file at once: one that is open stays readable when the other process deletes it.
+        options.set_max_open_files(-1);
+        match DB::open_for_read_only(&options, path, false) {
+            Ok(db) => Ok(Self { db, path: path.to_owned() }),
+            Err(error) => Err(open_error(path, &error)),
+        }
+    }
+
     fn error(&self, doing: &str, error: &Error) -> StoreError {
         match error.kind() {
             ErrorKind::Corruption => damaged(&self.path, error),

@@ -1,0 +1,136 @@
+//! `leeway state`: what a state directory holds.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::ValueEnum;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_BORDERS_ONLY;
+use indicatif::{HumanBytes, HumanCount};
+use serde_json::json;
+
+use super::{Context, EXIT_MISMATCH};
+use crate::config::ConfigFlags;
+use crate::state::inspect::{self, Contents};
+
+/// How to print it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+enum Format {
+    /// A table.
+    #[default]
+    Text,
+    /// One object.
+    Json,
+}
+
+/// Arguments of `leeway state`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Nothing is changed: a worker may go on with the directory meanwhile.
+
+Exit code: 0 fine, 3 something in it cannot be read, 1 it cannot be opened.
+
+Examples:
+  leeway state
+  leeway state --state-dir /backup/leeway-state --format json")]
+pub struct Args {
+    #[command(flatten)]
+    config: ConfigFlags,
+    /// How to print it
+    #[arg(long, value_enum, default_value_t)]
+    format: Format,
+}
+
+/// Prints what the state directory holds.
+///
+/// # Errors
+/// When the configuration is not valid, or the directory cannot be read.
+pub fn execute(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
+    let config = context.load_config(&args.config)?;
+    let contents = inspect::inspect(&config.state_dir)?;
+    let text = match args.format {
+        Format::Text => text(&contents),
+        Format::Json => json(&contents),
+    };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(if contents.unreadable.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::from(EXIT_MISMATCH)
+    })
+}
+
+fn text(contents: &Contents) -> String {
+    let owner = &contents.owner;
+    let mut lines = vec![format!(
+        "application {}, process {}, format {}",
+        owner.application_id, owner.process_id, owner.format_version
+    )];
+    if contents.tasks.is_empty() {
+        lines.push("no task has kept anything here".to_owned());
+    } else {
+        let mut table = Table::new();
+        table.load_style(UTF8_BORDERS_ONLY);
+        table.set_header(["task", "next offset", "changelog offset", "records", "windows", "panes", "size"]);
+        for (task, of_task) in &contents.tasks {
+            let number = |number: Option<String>| number.unwrap_or_else(|| "-".to_owned());
+            table.add_row([
+                task.to_string(),
+                number(of_task.progress.as_ref().map(|progress| progress.next_offset.to_string())),
+                number(of_task.checkpoint.as_ref().map(|checkpoint| checkpoint.changelog_offset.to_string())),
+                number(of_task.progress.as_ref().map(|progress| HumanCount(progress.record_number).to_string())),
+                of_task.windows.len().to_string(),
+                of_task.panes.to_string(),
+                HumanBytes(of_task.bytes).to_string(),
+            ]);
+        }
+        lines.push(table.to_string());
+    }
+    lines.extend(contents.unreadable.iter().map(|what| format!("cannot be read: {what}")));
+    lines.join("\n") + "\n"
+}
+
+fn json(contents: &Contents) -> String {
+    let tasks: Vec<_> = contents
+        .tasks
+        .iter()
+        .map(|(task, of_task)| {
+            let windows: Vec<_> = of_task
+                .windows
+                .iter()
+                .map(|(key, head)| {
+                    json!({
+                        "key": key,
+                        "size": head.size,
+                        "every": head.every,
+                        "record_number": head.record_number.0,
+                        "start": head.start.0,
+                        "reference_version": &*head.reference_version,
+                        "features": head.features.iter().map(|feature| &*feature.name).collect::<Vec<_>>(),
+                    })
+                })
+                .collect();
+            json!({
+                "store": &*task.store,
+                "partition": task.partition.0,
+                "next_offset": of_task.progress.as_ref().map(|progress| progress.next_offset.0),
+                "record_number": of_task.progress.as_ref().map(|progress| progress.record_number),
+                "stream_time_ms": of_task.progress.as_ref().and_then(|progress| progress.stream_time).map(|time| time.0),
+                "epoch": of_task.progress.as_ref().map(|progress| progress.epoch),
+                "committed_at_ms": of_task.progress.as_ref().map(|progress| progress.committed_at.0),
+                "changelog_offset": of_task.checkpoint.as_ref().map(|checkpoint| checkpoint.changelog_offset.0),
+                "windows": windows,
+                "panes": of_task.panes,
+                "keys": of_task.keys,
+                "bytes": of_task.bytes,
+            })
+        })
+        .collect();
+    let object = json!({
+        "format_version": contents.owner.format_version,
+        "application_id": contents.owner.application_id,
+        "process_id": contents.owner.process_id,
+        "tasks": tasks,
+        "unreadable": contents.unreadable,
+    });
+    format!("{object}\n")
+}

@@ -1,0 +1,136 @@
+//! What a state directory holds, read without changing it: from a copy, or while a worker goes on with it.
+//!
+//! It is the state of one moment, that of the opening. A value that cannot be read is told and not passed over.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::Duration;
+
+use leeway_topology::codec;
+use leeway_topology::state::{KeyKind, KeyText, WindowHead, progress_key};
+
+use super::backend::{Backend as _, KEY_FORMAT, split};
+use super::directory::{self, DirectoryError, Owner};
+use super::rocks::RocksBackend;
+use super::store::{StoreError, TaskRange};
+use crate::task::progress::{Checkpoint, Progress, checkpoint_key};
+
+/// A worker may delete a file between its being listed and opened: tried again this often ...
+const ATTEMPTS: u32 = 5;
+
+/// ... after this pause.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// Why a state directory cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum InspectError {
+    /// It is none, or not of this format.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
+    /// Its database cannot be opened or read.
+    #[error("state store: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// What a state directory holds.
+#[derive(Debug)]
+pub struct Contents {
+    /// Whose it is.
+    pub owner: Owner,
+    /// Task by task, in order.
+    pub tasks: BTreeMap<TaskRange, TaskContents>,
+    /// Keys and values that are not what this build writes, in words.
+    pub unreadable: Vec<String>,
+}
+
+/// What is kept of one task.
+#[derive(Debug, Default)]
+pub struct TaskContents {
+    /// How far it is; `None`: nothing was committed here yet.
+    pub progress: Option<Progress>,
+    /// Where it stands in its changelog.
+    pub checkpoint: Option<Checkpoint>,
+    /// Its windows, by their keys in words.
+    pub windows: Vec<(String, WindowHead)>,
+    /// Panes of histograms.
+    pub panes: u64,
+    /// Keys.
+    pub keys: u64,
+    /// Bytes of keys and values, not compressed.
+    pub bytes: u64,
+}
+
+/// Reads a state directory.
+///
+/// # Errors
+/// When it is none, of a newer format, or its database cannot be read.
+pub fn inspect(path: &Path) -> Result<Contents, InspectError> {
+    let owner = directory::owner(path)?;
+    let database = directory::database_path(path);
+    let mut attempt = 1;
+    loop {
+        match read(&owner, &database) {
+            Err(InspectError::Store(_)) if attempt < ATTEMPTS => {
+                attempt += 1;
+                std::thread::sleep(PAUSE);
+            }
+            other => return other,
+        }
+    }
+}
+
+fn read(owner: &Owner, database: &Path) -> Result<Contents, InspectError> {
+    let mut contents = Contents {
+        owner: owner.clone(),
+        tasks: BTreeMap::new(),
+        unreadable: Vec::new(),
+    };
+    if !database.exists() {
+        return Ok(contents);
+    }
+    let backend = RocksBackend::open_read_only(database)?;
+    let all = vec![0]..vec![u8::MAX];
+    backend.scan(&all, &mut |key, value| {
+        match split(key) {
+            Some((task, within)) => {
+                let of_task = contents.tasks.entry(task.clone()).or_default();
+                if let Err(cause) = of_task.add(within, value) {
+                    contents.unreadable.push(format!("{task}: {}: {cause}", text(within)));
+                }
+                of_task.keys += 1;
+                of_task.bytes += (key.len() + value.len()) as u64;
+            }
+            None => contents
+                .unreadable
+                .push(format!("key {key:02x?} is not of key format {KEY_FORMAT}, or damaged")),
+        }
+        ControlFlow::Continue(())
+    })?;
+    Ok(contents)
+}
+
+fn text(key: &[u8]) -> String {
+    if key == checkpoint_key() {
+        return "checkpoint".to_owned();
+    }
+    KeyText(key).to_string()
+}
+
+impl TaskContents {
+    fn add(&mut self, key: &[u8], value: &[u8]) -> Result<(), String> {
+        let corrupt = |error: codec::CorruptValue| error.to_string();
+        if key == progress_key() {
+            self.progress = Some(Progress::from_bytes(value).map_err(corrupt)?);
+        } else if key == checkpoint_key() {
+            self.checkpoint = Some(Checkpoint::from_bytes(value).map_err(corrupt)?);
+        } else if key.first() == Some(&(KeyKind::Window as u8)) {
+            self.windows.push((text(key), codec::decode(value).map_err(corrupt)?));
+        } else if key.first() == Some(&(KeyKind::Pane as u8)) {
+            self.panes += 1;
+        } else {
+            return Err("no kind of key that this build knows".to_owned());
+        }
+        Ok(())
+    }
+}
