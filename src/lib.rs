@@ -11,6 +11,7 @@ pub mod epoch;
 pub mod http;
 pub mod mutation;
 pub mod reference_topic;
+pub mod reset;
 pub mod run;
 pub mod runtime;
 pub mod source;

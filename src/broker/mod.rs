@@ -425,6 +425,24 @@ pub trait Broker: Clone + Send + Sync + 'static {
         topic: &str,
         timeout: Duration,
     ) -> Result<Vec<(TopicPartition, Option<CommittedOffset>, LogRange)>, BrokerError>;
+
+    /// The group's members, by client id, those included whose session has not ended yet; none when there is no such group.
+    ///
+    /// # Errors
+    /// When the broker does not answer or refuses.
+    fn group_members(&self, group: &str, timeout: Duration) -> Result<Vec<String>, BrokerError>;
+
+    /// Deletes a group with its committed offsets. Says whether there was one.
+    ///
+    /// # Errors
+    /// When it has members, or the broker does not answer or refuses.
+    fn delete_group(&self, group: &str, timeout: Duration) -> Result<bool, BrokerError>;
+
+    /// Deletes a topic with its records. Says whether there was one.
+    ///
+    /// # Errors
+    /// When the broker does not answer or refuses.
+    fn delete_topic(&self, topic: &str, timeout: Duration) -> Result<bool, BrokerError>;
 }
 
 /// An idempotent producer.

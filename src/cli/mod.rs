@@ -19,6 +19,7 @@ pub mod audit;
 pub mod demo;
 pub mod produce;
 pub mod reference;
+pub mod reset;
 pub mod run;
 #[cfg(feature = "rocksdb")]
 pub mod state;
@@ -61,6 +62,8 @@ enum Command {
     /// What a state directory holds; a worker may go on with it meanwhile
     #[cfg(feature = "rocksdb")]
     State(Box<state::Args>),
+    /// Begins anew: deletes offsets, internal topics and local state
+    Reset(Box<reset::Args>),
     /// Prints the processing graph
     Topology(Box<topology::Args>),
 }
@@ -127,6 +130,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>, context: &Context, stde
         Command::Audit(args) => audit::execute(&args, context),
         #[cfg(feature = "rocksdb")]
         Command::State(args) => state::execute(&args, context),
+        Command::Reset(args) => reset::execute(&args, context),
         Command::Topology(args) => topology::execute(&args, context),
     };
     result.unwrap_or_else(|error| tell(&error, stderr))

@@ -161,6 +161,37 @@ impl StateDirectory {
         })
     }
 
+    /// Deletes what is kept in it. The directory and its lock stay: a lock that is deleted while somebody waits for it would let two have it.
+    ///
+    /// # Errors
+    /// As the disk fails.
+    pub fn clear(self) -> Result<(), DirectoryError> {
+        let gone = |result: io::Result<()>| match result {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(DirectoryError::io(&self.path, error)),
+            _ => Ok(()),
+        };
+        gone(fs::remove_dir_all(self.database_path()))?;
+        // After the database: without it, the next start would not know whose database that is.
+        gone(fs::remove_file(self.path.join("process.json")))
+    }
+
+    /// The directories on this machine that [`Self::open_free`] would give to instances of this application, as far as they are there.
+    ///
+    /// # Errors
+    /// When one of them cannot be read, is damaged or of a newer format.
+    pub fn existing(default: &Path, application_id: &str) -> Result<Vec<PathBuf>, DirectoryError> {
+        let mut found = Vec::new();
+        for path in (0..FREE_DIRECTORIES_MAX).map(|number| numbered(default, number)) {
+            match owner(&path) {
+                Ok(owner) if owner.application_id == application_id => found.push(path),
+                Ok(_) | Err(DirectoryError::Missing { .. }) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        found.dedup();
+        Ok(found)
+    }
+
     /// Its canonical path.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -4,6 +4,7 @@ mod audit;
 #[cfg(feature = "rocksdb")]
 mod inspect;
 mod puppet;
+mod reset;
 mod rules;
 mod supervisor;
 mod world;

@@ -96,6 +96,16 @@ fn topic_result(result: Option<Result<String, (String, Code)>>, exists_is_fine: 
     }
 }
 
+/// The answer about the deletion of one thing.
+fn was_there(result: Option<Result<String, (String, Code)>>, not_there: Code) -> Result<bool, BrokerError> {
+    match result {
+        Some(Ok(_)) => Ok(true),
+        Some(Err((_, code))) if code == not_there => Ok(false),
+        Some(Err((_, code))) => Err(errors::broker_error(&KafkaError::AdminOp(code))),
+        None => Ok(false),
+    }
+}
+
 impl Broker for KafkaBroker {
     type Client = KafkaClient;
     type Producer = KafkaProducer;
@@ -238,5 +248,26 @@ impl Broker for KafkaBroker {
             .into_iter()
             .map(|(partition, committed)| requests::range(self, &consumer, &partition, bounded(timeout)).map(|range| (partition, committed, range)))
             .collect()
+    }
+
+    fn group_members(&self, group: &str, timeout: Duration) -> Result<Vec<String>, BrokerError> {
+        let list = self
+            .uncommitted()?
+            .fetch_group_list(Some(group), bounded(timeout))
+            .map_err(|error| errors::broker_error(&error))?;
+        let members = list.groups().iter().flat_map(rdkafka::groups::GroupInfo::members);
+        Ok(members.map(|member| member.client_id().to_owned()).collect())
+    }
+
+    fn delete_group(&self, group: &str, timeout: Duration) -> Result<bool, BrokerError> {
+        let admin = self.admin()?;
+        let results = block_on(admin.delete_groups(&[group], &options(timeout)))?;
+        was_there(results.into_iter().next(), Code::GroupIdNotFound)
+    }
+
+    fn delete_topic(&self, topic: &str, timeout: Duration) -> Result<bool, BrokerError> {
+        let admin = self.admin()?;
+        let results = block_on(admin.delete_topics(&[topic], &options(timeout)))?;
+        was_there(results.into_iter().next(), Code::UnknownTopicOrPartition)
     }
 }

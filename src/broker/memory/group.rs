@@ -229,6 +229,16 @@ impl Group {
         offsets.len() < before
     }
 
+    /// Who is in it: the ids begin with the client ids.
+    pub(super) fn member_ids(&self) -> Vec<String> {
+        self.members.keys().cloned().collect()
+    }
+
+    /// Its offsets in a topic that is deleted.
+    pub(super) fn forget_topic(&mut self, topic: &str) {
+        self.offsets.retain(|partition, _| &*partition.topic != topic);
+    }
+
     /// Commits outside a transaction.
     pub(super) fn set_offset(&mut self, partition: TopicPartition, offset: CommittedOffset) {
         self.offsets.insert(partition, offset);

@@ -269,4 +269,21 @@ impl Broker for MemoryBroker {
                 .collect())
         })
     }
+
+    fn group_members(&self, group: &str, _: Duration) -> Result<Vec<String>, BrokerError> {
+        Ok(self
+            .shared
+            .with(|state, _| state.groups.get(group).map_or_else(Vec::new, |group| group.member_ids())))
+    }
+
+    fn delete_group(&self, group: &str, _: Duration) -> Result<bool, BrokerError> {
+        self.shared.with(|state, _| match state.groups.get(group) {
+            Some(of_name) if !of_name.member_ids().is_empty() => Err(BrokerError::Refused(format!("group {group:?} has members"))),
+            _ => Ok(state.groups.remove(group).is_some()),
+        })
+    }
+
+    fn delete_topic(&self, topic: &str, _: Duration) -> Result<bool, BrokerError> {
+        Ok(self.shared.with(|state, _| state.delete_topic(topic)))
+    }
 }

@@ -104,6 +104,13 @@ impl State {
         self.down_until = self.down_until.max(Some(until));
     }
 
+    /// Deletes a topic and what groups committed in it. Says whether there was one.
+    pub(super) fn delete_topic(&mut self, name: &str) -> bool {
+        self.touched = true;
+        self.groups.values_mut().for_each(|group| group.forget_topic(name));
+        self.topics.remove(name).is_some()
+    }
+
     pub(super) fn compact(&mut self, name: &str) -> Result<(), BrokerError> {
         let wall = self.wall;
         let topic = self.topics.get_mut(name).ok_or_else(|| BrokerError::NoSuchTopic(name.to_owned()))?;

@@ -127,3 +127,41 @@ fn a_broker_that_is_not_there_is_told_once_and_closing_is_bounded() {
     });
     closed.recv_timeout(PATIENCE).expect("closing hangs");
 }
+
+#[test]
+fn group_with_members_is_not_deleted_and_an_empty_one_is_with_its_offsets() {
+    let broker = broker();
+    let input = topic(&broker, 1);
+    let application_id = unique("app");
+    assert_eq!(
+        broker.group_members(&application_id, PATIENCE),
+        Ok(Vec::new()),
+        "there is no such group yet"
+    );
+    assert_eq!(broker.delete_group(&application_id, PATIENCE), Ok(false));
+    let mut member = Member::new(&broker, &application_id, "1");
+    member.ready();
+    member.join(&input, 1);
+    let group = member.client.group_metadata();
+    let outcome = member.commit(1, Vec::new(), &[(&at(&input, 0), 7, "mine")], group);
+    assert!(matches!(outcome, CommitOutcome::Committed { .. }), "{outcome:?}");
+    let client_id = format!("{application_id}-StreamThread-1");
+    assert_eq!(broker.group_members(&application_id, PATIENCE), Ok(vec![client_id]));
+    let refused = broker.delete_group(&application_id, PATIENCE);
+    assert!(matches!(&refused, Err(BrokerError::Refused(_))), "{refused:?}");
+    member.close(Duration::from_secs(5));
+    let deadline = Instant::now() + PATIENCE;
+    while broker.group_members(&application_id, PATIENCE) != Ok(Vec::new()) {
+        assert!(Instant::now() < deadline, "a client that was closed stays a member");
+    }
+    let committed = |broker: &KafkaBroker| broker.group_positions(&application_id, &input, PATIENCE).expect("positions")[0].1.clone();
+    assert_eq!(committed(&broker).map(|committed| committed.offset), Some(Offset(7)));
+    assert_eq!(broker.delete_group(&application_id, PATIENCE), Ok(true));
+    assert_eq!(committed(&broker), None);
+    assert_eq!(broker.delete_topic(&input, PATIENCE), Ok(true));
+    let deadline = Instant::now() + PATIENCE;
+    while broker.describe_topic(&input, PATIENCE).expect("described").is_some() {
+        assert!(Instant::now() < deadline, "a topic that was deleted stays");
+    }
+    assert_eq!(broker.delete_topic(&input, PATIENCE), Ok(false));
+}
