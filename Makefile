@@ -65,7 +65,7 @@ deny: ## Licences, sources and banned crates
 	scripts/deny
 
 simulate: ## Whole runs from one seed each: make simulate SEED=first SEEDS=how-many
-	LEEWAY_SEED=$(or $(SEED),1) LEEWAY_SEEDS=$(or $(SEEDS),200) cargo test --quiet --test simulation -- --nocapture
+	LEEWAY_SEED=$(or $(SEED),1) LEEWAY_SEEDS=$(or $(SEEDS),1000) cargo test --quiet --test simulation -- --nocapture
 
 mutations: ## Break rules of exactly-once on purpose, one at a time: the simulation has to find each (about 1 minute when built)
 	cargo clippy --all-targets --features mutations -- -D warnings

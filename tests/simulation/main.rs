@@ -32,7 +32,7 @@ fn number(name: &str, default: u64) -> u64 {
 
 #[test]
 fn whatever_happens_every_event_is_there_once_and_every_store_is_what_its_changelog_says() {
-    let (first, seeds) = (number("LEEWAY_SEED", 1), number("LEEWAY_SEEDS", 200));
+    let (first, seeds) = (number("LEEWAY_SEED", 1), number("LEEWAY_SEEDS", 1000));
     if seeds == 1 {
         // One run can be read: what the threads have to say goes to standard error.
         tracing_subscriber::fmt()
@@ -58,7 +58,7 @@ fn whatever_happens_every_event_is_there_once_and_every_store_is_what_its_change
     println!("{coverage}{per_thousand:.1} s per 1,000 seeds");
     println!("{seeds} seeds from {first}: {} right, {failed} wrong", seeds - failed);
     assert!(failed == 0, "{wrong}");
-    if seeds >= 200 {
+    if seeds >= 1000 {
         assert!(coverage.missing().is_empty(), "never happened in {seeds} seeds: {:?}", coverage.missing());
     }
 }
