@@ -255,7 +255,8 @@ impl StreamClient for KafkaClient {
     }
 
     fn init_producer(&mut self) {
-        let attempt = self.transactions.attempts.load(Ordering::Relaxed);
+        // The one that comes.
+        let attempt = self.transactions.attempts.load(Ordering::Relaxed) + 1;
         self.working = Some((Work::Starting { attempt }, Instant::now()));
         self.command(Command::Init);
     }
