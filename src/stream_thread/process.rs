@@ -90,7 +90,8 @@ impl<C: StreamClient> StreamThread<C> {
                 }
             });
             if let Some((found, expected)) = backwards {
-                return Err(ThreadError::Fatal(format!(
+                // Nothing of it is committed: a new thread with a new client reads again from what is.
+                return Err(ThreadError::Failed(format!(
                     "{input}: offset {found} was given after {expected} was next: the client went backwards"
                 )));
             }
