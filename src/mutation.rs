@@ -1,6 +1,6 @@
 //! Deliberate bugs: the check of the checker. The simulation has to find each of them; one that it does not find is a rule that nothing guards.
 //!
-//! A test puts one in with [`with`]; the code asks [`is`] at the place where the rule stands. Without the feature `mutations`, which no build for
+//! A test puts one in with `with`; the code asks `is` at the place where the rule stands. Without the feature `mutations`, which no build for
 //! use has, `is` is constant and the compiler leaves nothing of it.
 //!
 //! Not here: what the right thing is; that stands at each place.
