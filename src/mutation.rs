@@ -1,4 +1,4 @@
-//! Deliberate bugs: the check of the checker. The simulation has to find each of them; one that it does not find is a rule that nothing guards.
+//! Deliberate bugs: the check of the checker. The simulation looks for each of them, and tells which it does not find.
 //!
 //! A test puts one in with `with`; the code asks `is` at the place where the rule stands. Without the feature `mutations`, which no build for
 //! use has, `is` is constant and the compiler leaves nothing of it.
