@@ -54,9 +54,15 @@ impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let assigned = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Acquire) {
-            // Everything was unassigned by `close` already.
-            if !assigned && let Err(error) = consumer.incremental_unassign(&TopicPartitionList::new()) {
-                debug!(%error, "unassign while closing");
+            // Everything was unassigned by `close` already. The answer matters, not what is in it.
+            let none = TopicPartitionList::new();
+            let answered = if assigned {
+                consumer.incremental_assign(&none)
+            } else {
+                consumer.incremental_unassign(&none)
+            };
+            if let Err(error) = answered {
+                debug!(%error, assigned, "answering a rebalance while closing");
             }
             return;
         }
@@ -111,8 +117,10 @@ enum Fetching {
     /// librdkafka has it.
     Assigned {
         queue: PartitionQueue<Context>,
-        start: Offset,
-        /// The seek to `start` did not take yet.
+        /// Nothing below is handed on. librdkafka pauses every partition in a rebalance and goes on from the last record that it knows to be taken;
+        /// it notes that after it took the record out of the queue, so a pause in between gives the record a second time.
+        next: Offset,
+        /// The seek to `next` did not take yet.
         seek: bool,
     },
 }
@@ -237,7 +245,7 @@ impl QueuedConsumer {
     pub(super) fn start(&mut self, partition: &TopicPartition, offset: Offset) -> Result<(), String> {
         match self.partitions.get_mut(partition) {
             None => return Ok(()),
-            Some(Fetching::Assigned { start, seek, .. }) => (*start, *seek) = (offset, true),
+            Some(Fetching::Assigned { next, seek, .. }) => (*next, *seek) = (offset, true),
             Some(fetching) => *fetching = Fetching::Wanted(offset),
         }
         self.start_wanted()
@@ -250,10 +258,10 @@ impl QueuedConsumer {
             match fetching {
                 Fetching::Wanted(_) => due = true,
                 Fetching::Assigned {
-                    start, seek: wanted @ true, ..
-                } => match seek(&self.consumer, partition, *start) {
+                    next, seek: wanted @ true, ..
+                } => match seek(&self.consumer, partition, *next) {
                     Ok(()) => *wanted = false,
-                    Err(reason) => debug!(%partition, offset = %start, reason, "not sought yet"),
+                    Err(reason) => debug!(%partition, offset = %next, reason, "not sought yet"),
                 },
                 Fetching::No | Fetching::Assigned { .. } => {}
             }
@@ -273,7 +281,11 @@ impl QueuedConsumer {
             queue.set_nonempty_callback(move || wake.set());
             list.add_partition_offset(&partition.topic, partition.partition.0, Position::Offset(start.0))
                 .map_err(|error| errors::text(&error))?;
-            *fetching = Fetching::Assigned { queue, start, seek: false };
+            *fetching = Fetching::Assigned {
+                queue,
+                next: start,
+                seek: false,
+            };
         }
         self.consumer
             .incremental_assign(&list)
@@ -287,7 +299,7 @@ impl QueuedConsumer {
         max: usize,
         visit: &mut dyn FnMut(FetchedRecord<'_>) -> ControlFlow<()>,
     ) -> (usize, Option<QueueEvent>) {
-        let Some(Fetching::Assigned { queue, start, seek: false }) = self.partitions.get(partition) else {
+        let Some(Fetching::Assigned { queue, next, seek: false }) = self.partitions.get_mut(partition) else {
             return (0, None);
         };
         let mut taken = 0;
@@ -295,9 +307,10 @@ impl QueuedConsumer {
             match queue.poll(Duration::ZERO) {
                 None => break,
                 Some(Ok(message)) => {
-                    if message.offset() < start.0 {
+                    if message.offset() < next.0 {
                         continue;
                     }
+                    *next = Offset(message.offset() + 1);
                     taken += 1;
                     if visit(record(&message)).is_break() {
                         break;
@@ -306,7 +319,7 @@ impl QueuedConsumer {
                 Some(Err(KafkaError::PartitionEOF(_))) => return (taken, Some(QueueEvent::End)),
                 Some(Err(error)) => match error.rdkafka_error_code() {
                     Some(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::UnknownTopicOrPartition | Code::UnknownPartition) => {
-                        return (taken, Some(QueueEvent::Failed(format!("started at {start}: {}", errors::text(&error)))));
+                        return (taken, Some(QueueEvent::Failed(format!("at {next}: {}", errors::text(&error)))));
                     }
                     _ => warn!(%partition, error = %errors::text(&error), "fetch"),
                 },
@@ -322,14 +335,12 @@ impl QueuedConsumer {
     /// Lets everything go, so that dropping the consumer only has to leave the group.
     pub(super) fn close(&mut self) {
         self.consumer.context().closing.store(true, Ordering::Release);
+        // A rebalance that was told and never answered, of either kind, would be waited for without end. What is not asked for does no harm.
+        while self.queued_rebalance().is_some() {}
         let held: Vec<_> = self.partitions.keys().cloned().collect();
-        if let Err(reason) = self.unassign(&held) {
-            debug!(reason, "unassign while closing");
-        }
-        // A rebalance that was told and never answered would hold the group up. What is not asked for does no harm.
-        while self.queued_rebalance().is_some() {
-            if let Err(error) = self.consumer.incremental_unassign(&TopicPartitionList::new()) {
-                debug!(%error, "unassign while closing");
+        for answered in [self.assign(&[]), self.unassign(&held)] {
+            if let Err(reason) = answered {
+                debug!(reason, "while closing");
             }
         }
     }
@@ -373,3 +384,6 @@ impl Headers for BorrowedMessage<'_> {
             .collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

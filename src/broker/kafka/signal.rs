@@ -16,12 +16,13 @@ impl Signal {
         self.changed.notify_one();
     }
 
-    pub(super) fn wait(&self, timeout: Duration) {
+    /// Whether something happened in time.
+    pub(super) fn wait(&self, timeout: Duration) -> bool {
         let set = self.set.lock().unwrap_or_else(PoisonError::into_inner);
         let (mut set, _) = self
             .changed
             .wait_timeout_while(set, timeout, |set| !*set)
             .unwrap_or_else(PoisonError::into_inner);
-        *set = false;
+        std::mem::take(&mut set)
     }
 }
