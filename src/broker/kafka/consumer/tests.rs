@@ -126,5 +126,5 @@ fn consumers_end_with_a_rebalance_that_they_were_not_told_of_yet() {
         // librdkafka has something to tell, which nobody asks for.
         assert!(member.signal.wait(PATIENCE), "no rebalance");
     }
-    members.map(ends_when_dropped);
+    members.into_iter().for_each(ends_when_dropped);
 }
