@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Invariants: every consumer has `auto.offset.reset=error`; rebalance events are queued out of the callback and answered by `assign` and
-//! `unassign` only; what a partition's queue gives was fetched after its `start`.
+//! `unassign` only; what a partition's queue gives was fetched after its `start`, each record
+//! once.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
