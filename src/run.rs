@@ -58,7 +58,10 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
     } else {
         StateDirectory::open_free(&config.state_dir, &config.application_id)?
     };
-    let store = StateStore::open(&directory, StoreOptions::default())?;
+    let (store, damage) = StateStore::open_or_set_aside(&directory, StoreOptions::default())?;
+    if let Some(error) = damage {
+        warn!(%error, "the state store is kept as `db.damaged`; everything is restored from the changelogs");
+    }
     let metrics = Arc::new(Metrics::new(config.max_series)?);
     let health = Arc::new(Health::new());
     let server = http::serve(&config.http, metrics.clone(), health.clone()).await?;

@@ -198,6 +198,16 @@ impl StateDirectory {
         &self.path
     }
 
+    /// Renames the database, in place of one that was set aside before: somebody may want to look at it, and one is enough.
+    pub(super) fn set_database_aside(&self) -> io::Result<()> {
+        let aside = self.path.join("db.damaged");
+        match fs::remove_dir_all(&aside) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::rename(self.database_path(), aside)
+    }
+
     /// Who the process is in transactional ids and offset metadata: 16 hex digits, the same after a restart from this directory.
     #[must_use]
     pub fn process_id(&self) -> &str {

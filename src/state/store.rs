@@ -107,6 +107,24 @@ impl StateStore {
         Ok(Self::with(backend(directory, options)?, Some(directory.lock())))
     }
 
+    /// As [`Self::open`]; but a damaged database is renamed to `db.damaged`, in place of an earlier one, and the store begins empty: the changelogs
+    /// have the state. With it comes what was damaged, if anything.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`], also when the database cannot be renamed.
+    pub fn open_or_set_aside(directory: &StateDirectory, options: StoreOptions) -> Result<(Self, Option<StoreError>), StoreError> {
+        match Self::open(directory, options) {
+            Ok(store) => Ok((store, None)),
+            Err(damage @ StoreError::Corrupted(_)) => {
+                directory
+                    .set_database_aside()
+                    .map_err(|error| StoreError::Unavailable(format!("{damage}; it cannot be set aside: {error}")))?;
+                Ok((Self::open(directory, options)?, Some(damage)))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     /// A store that is gone with its last clone: for tests, the simulation and the demo.
     #[must_use]
     pub fn in_memory() -> Self {

@@ -401,7 +401,7 @@ mod on_disk {
     }
 
     #[test]
-    fn damaged_and_missing_files_are_said_to_be_damage_with_what_to_delete() {
+    fn damaged_and_missing_files_are_damage_and_the_database_is_set_aside() {
         let truncate = |file: &Path| fs::write(file, "x").unwrap();
         let remove = |file: &Path| fs::remove_file(file).unwrap();
         let damages: [Damage; 5] = [
@@ -422,9 +422,16 @@ mod on_disk {
                 scratch.path().canonicalize().unwrap().join("db").display()
             );
             assert!(error.to_string().contains(&remedy), "{what}: {error}");
-            // The remedy is true.
-            fs::remove_dir_all(scratch.path().join("db")).unwrap();
-            assert_eq!(entries(&lease(&open(scratch.path()), "windows", 0)), [], "{what}");
+            // Twice: one that was set aside before is replaced.
+            for _ in 0..2 {
+                let directory = StateDirectory::open(scratch.path(), "drift-monitor-group").unwrap();
+                let (store, damage) = StateStore::open_or_set_aside(&directory, StoreOptions::default()).unwrap();
+                assert!(matches!(damage, Some(StoreError::Corrupted(_))), "{what}: {damage:?}");
+                assert_eq!(entries(&lease(&store, "windows", 0)), [], "{what}");
+                drop((store, directory));
+                fs::write(scratch.path().join("db/CURRENT"), "x").unwrap();
+            }
+            assert!(scratch.path().join("db.damaged").is_dir(), "{what}");
         }
     }
 
