@@ -24,7 +24,7 @@ pub enum Mutation {
     RestoreToStableEnd,
     /// A checkpoint is continued however old it is.
     OldCheckpoint,
-    /// A batch is written for tasks whose lease is gone.
+    /// A task's keys have as many holders as want them, and a batch is written for each.
     NoLease,
     /// A restore loses a pane.
     LostPane,
@@ -61,6 +61,13 @@ pub fn with<T>(mutation: Mutation, test: impl FnOnce() -> T) -> T {
     let result = test();
     IN.set(None);
     result
+}
+
+/// The bug that is in: for threads that a test starts.
+#[cfg(feature = "mutations")]
+#[must_use]
+pub fn current() -> Option<Mutation> {
+    IN.get()
 }
 
 /// Whether this bug is in.

@@ -21,6 +21,7 @@ use leeway_topology::state::{ReadStore, StateError};
 use super::backend::{Backend, Change, keys_with, prefix};
 use super::directory::{DirectoryLock, StateDirectory};
 use super::memory::MemoryBackend;
+use crate::mutation::{Mutation, is};
 
 #[cfg(test)]
 mod tests;
@@ -152,7 +153,7 @@ impl StateStore {
     #[must_use]
     pub fn lease(&self, task: TaskRange) -> Option<TaskLease> {
         let mut leases = self.shared.leases();
-        if leases.closed || leases.holders.contains_key(&task) {
+        if leases.closed || (leases.holders.contains_key(&task) && !is(Mutation::NoLease)) {
             return None;
         }
         let id = leases.next;
@@ -175,7 +176,8 @@ impl StateStore {
     pub fn write(&self, batch: Batch<'_>) -> Result<(), StoreError> {
         let open = self.shared.open.read().unwrap_or_else(PoisonError::into_inner);
         for lease in &batch.leases {
-            if !Arc::ptr_eq(&lease.shared, &self.shared) || self.shared.leases().holders.get(&lease.task) != Some(&lease.id) {
+            let is_held = Arc::ptr_eq(&lease.shared, &self.shared) && self.shared.leases().holders.get(&lease.task) == Some(&lease.id);
+            if !is_held && !is(Mutation::NoLease) {
                 return Err(StoreError::LeaseLost(lease.task.clone()));
             }
         }
@@ -183,23 +185,6 @@ impl StateStore {
             Some(open) if !batch.changes.is_empty() => open.backend.write(batch.changes),
             // Closed: then no lease is registered, so the batch has none and is empty.
             _ => Ok(()),
-        }
-    }
-
-    /// What [`Self::write`] must never do.
-    #[cfg(feature = "mutations")]
-    pub(crate) fn write_without_lease(&self, task: &TaskRange, puts: impl Iterator<Item = (Vec<u8>, Option<Vec<u8>>)>) {
-        let prefix = prefix(task);
-        let change = |(key, value): (Vec<u8>, Option<Vec<u8>>)| {
-            let key = [prefix.as_slice(), &key].concat();
-            match value {
-                Some(value) => Change::Put { key, value },
-                None => Change::Delete { key },
-            }
-        };
-        let open = self.shared.open.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(open) = open.as_ref() {
-            open.backend.write(puts.map(change).collect()).unwrap_or_default();
         }
     }
 

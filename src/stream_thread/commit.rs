@@ -309,10 +309,6 @@ impl<C: StreamClient> StreamThread<C> {
                 .filter(|task| is_where_sealed(task, sealed))
                 .and_then(|task| task.lease.as_ref())
             else {
-                #[cfg(feature = "mutations")]
-                if is(Mutation::NoLease) {
-                    self.write_without_lease(sealed);
-                }
                 continue;
             };
             for put in &sealed.puts {
@@ -329,17 +325,6 @@ impl<C: StreamClient> StreamThread<C> {
             }
         }
         self.context.store.write(batch)
-    }
-
-    #[cfg(feature = "mutations")]
-    fn write_without_lease(&self, sealed: &SealedTask) {
-        let task = crate::state::store::TaskRange {
-            store: self.context.sub_topologies[&sealed.input.topic].store.clone(),
-            partition: sealed.input.partition,
-        };
-        let progress = (progress_key(), Some(sealed.progress.to_bytes()));
-        let puts = sealed.puts.iter().map(|put| (put.key.clone(), put.value.clone()));
-        self.context.store.write_without_lease(&task, puts.chain([progress]));
     }
 
     /// Makes the store and the tasks what was committed.

@@ -20,6 +20,7 @@ mod coverage;
 mod disk;
 mod faults;
 mod history;
+mod mid_step;
 #[cfg(feature = "mutations")]
 mod mutations;
 mod run;

@@ -22,6 +22,7 @@ use crate::coverage::Coverage;
 use crate::disk::{self, Disk, Entries, Kind};
 use crate::faults::{Faults, Interruption, THREADS_MAX};
 use crate::history::{CHANGELOG, History};
+use crate::mid_step::{self, Begun, Killed, MidStep, Outcome};
 use crate::world::{APPLICATION, SESSION_TIMEOUT, World};
 
 /// Turns in which things happen; afterwards everything is left in peace until it is through.
@@ -39,19 +40,27 @@ const TRANSACTION_SWEEP: Duration = Duration::from_secs(10);
 /// Of the changelog: short, so that a run outlasts it. A checkpoint of half that age is not continued.
 const DELETE_RETENTION: Duration = Duration::from_secs(20);
 
+/// Of a thousand steps, so many stand still at a fail point if they come to one.
+const MID_STEPS: u32 = 40;
+
 /// RocksDB keeps the state in one of so many runs: it is the real thing, and slower by far.
 const ROCKSDB_IN_RUNS: u32 = 25;
-
-/// The payload of a panic that stands for SIGKILL.
-struct Killed;
 
 /// A process: its disk, and its threads while it lives.
 struct Process {
     disk: Disk,
-    threads: Vec<StreamThread<MemoryClient>>,
+    threads: Vec<Seat>,
     stopping: bool,
     /// By thread.
     asleep_until: Vec<Duration>,
+}
+
+/// A stream thread of a process.
+enum Seat {
+    Between(Box<StreamThread<MemoryClient>>),
+    Within(MidStep),
+    /// Only while it is moved from one to the other.
+    Empty,
 }
 
 /// What a task's part of a disk was when its process was gone. Judged at the end, when all that was decided can be read.
@@ -266,9 +275,7 @@ impl Simulation<'_> {
         }
         if self.draws(4) && !self.processes.is_empty() {
             let at = self.random.random_range(0..self.processes.len());
-            let process = &mut self.processes[at];
-            process.stopping = true;
-            process.threads.iter_mut().for_each(StreamThread::stop);
+            self.processes[at].stop();
             self.coverage.count("stop");
         }
         if self.draws(2) {
@@ -377,6 +384,9 @@ impl Simulation<'_> {
         context.metrics = self.metrics.clone();
         let (faults, clock_ms) = (self.faults.clone(), self.world.clock_ms.clone());
         context.fail_point = Some(Arc::new(move |point| {
+            if mid_step::stand(point) {
+                return;
+            }
             let interruption = faults.lock().expect("not poisoned").at(point);
             match interruption {
                 Some(Interruption::Dies) => std::panic::panic_any(Killed),
@@ -390,7 +400,8 @@ impl Simulation<'_> {
         let threads: Vec<_> = (1..=self.random.random_range(1..=THREADS_MAX))
             .map(|thread| {
                 let (thread_name, tag) = (format!("{}-{thread}", disk.name), EpochTag::new(&disk.name, thread, disk.life));
-                StreamThread::new(thread_name, self.world.client(&disk.name, thread), context.clone(), tag)
+                let thread = StreamThread::new(thread_name, self.world.client(&disk.name, thread), context.clone(), tag);
+                Seat::Between(Box::new(thread))
             })
             .collect();
         self.processes.push(Process {
@@ -404,7 +415,7 @@ impl Simulation<'_> {
     /// As SIGKILL: nothing is said to anybody. Something may befall the disk, after it was looked at.
     fn crash(&mut self, at: usize) -> Result<(), String> {
         let Process { disk, threads, .. } = self.processes.swap_remove(at);
-        drop(threads);
+        threads.into_iter().for_each(Seat::kill);
         self.leave(disk)
     }
 
@@ -447,7 +458,7 @@ impl Simulation<'_> {
                 Fate::Gone => self.crash(at)?,
                 Fate::Stopped => {
                     let Process { disk, threads, .. } = self.processes.swap_remove(at);
-                    threads.into_iter().for_each(|thread| thread.close(Duration::ZERO));
+                    threads.into_iter().for_each(Seat::close);
                     self.leave(disk)?;
                 }
             }
@@ -456,25 +467,24 @@ impl Simulation<'_> {
     }
 
     fn step_process(&mut self, at: usize) -> Result<Fate, String> {
-        let process = &mut self.processes[at];
         let mut stopped = 0;
-        let first = self.random.random_range(0..process.threads.len());
-        let threads = process.threads.len();
+        let threads = self.processes[at].threads.len();
+        let first = self.random.random_range(0..threads);
         for turn in 0..threads {
             let number = (first + turn) % threads;
-            let (thread, now) = (&mut process.threads[number], self.world.now());
-            if now.elapsed < process.asleep_until[number] {
+            if self.world.now().elapsed < self.processes[at].asleep_until[number] {
                 continue;
             }
-            match catch_unwind(AssertUnwindSafe(|| thread.step(now))) {
+            let Some(outcome) = self.step_thread(at, number) else { continue };
+            match outcome {
                 Ok(Ok(Step::Stopped)) => stopped += 1,
                 Ok(Ok(Step::Busy | Step::Idle)) => {}
                 Ok(Err(ThreadError::Fatal(text) | ThreadError::Failed(text))) => {
-                    let faults = self.faults.lock().expect("not poisoned");
-                    return if faults.may_stop(&process.disk.name, &text) {
+                    let name = &self.processes[at].disk.name;
+                    return if self.faults.lock().expect("not poisoned").may_stop(name, &text) {
                         Ok(Fate::Gone)
                     } else {
-                        Err(format!("{} stopped: {text}", process.disk.name))
+                        Err(format!("{name} stopped: {text}"))
                     };
                 }
                 Err(payload) => match payload.downcast::<Killed>() {
@@ -486,11 +496,43 @@ impl Simulation<'_> {
         Ok(if stopped == threads { Fate::Stopped } else { Fate::Alive })
     }
 
+    /// A step, or the rest of one; `None`: it stands in the middle.
+    fn step_thread(&mut self, at: usize, number: usize) -> Option<Outcome> {
+        let now = self.world.now();
+        let stands = !self.faults().peace && self.draws(MID_STEPS);
+        let passes = if stands { self.random.random_range(0..2) } else { 0 };
+        let process = &mut self.processes[at];
+        let (mut thread, outcome) = match std::mem::replace(&mut process.threads[number], Seat::Empty) {
+            Seat::Within(step) => step.wake(),
+            Seat::Between(thread) if stands => match mid_step::begin(thread, now, passes) {
+                Begun::Over(thread, outcome) => (thread, outcome),
+                Begun::Within(step, point) => {
+                    process.threads[number] = Seat::Within(step);
+                    let time = self.some_time();
+                    self.processes[at].asleep_until[number] = now.elapsed + time;
+                    self.coverage.count(format!("others go on while a thread stands at {point:?}"));
+                    return None;
+                }
+            },
+            Seat::Between(mut thread) => {
+                let outcome = catch_unwind(AssertUnwindSafe(|| thread.step(now)));
+                process.threads[number] = Seat::Between(thread);
+                return Some(outcome);
+            }
+            Seat::Empty => unreachable!("a seat is empty only in this function"),
+        };
+        if process.stopping {
+            thread.stop();
+        }
+        process.threads[number] = Seat::Between(thread);
+        Some(outcome)
+    }
+
     fn check(&mut self) -> Result<(), String> {
         // Late markers are through, and nobody holds a lease any more.
         self.world.pass(Duration::from_secs(60));
         while let Some(process) = self.processes.pop() {
-            drop(process.threads);
+            process.threads.into_iter().for_each(Seat::kill);
             self.leave(process.disk)?;
         }
         History::follow(&mut self.histories, &self.world);
@@ -542,12 +584,45 @@ enum Fate {
 }
 
 impl Process {
+    /// As SIGTERM.
+    fn stop(&mut self) {
+        self.stopping = true;
+        for seat in &mut self.threads {
+            // One within a step is told after it.
+            if let Seat::Between(thread) = seat {
+                thread.stop();
+            }
+        }
+    }
+
+    fn between(&self) -> impl Iterator<Item = &StreamThread<MemoryClient>> {
+        self.threads.iter().filter_map(|seat| match seat {
+            Seat::Between(thread) => Some(&**thread),
+            Seat::Within(_) | Seat::Empty => None,
+        })
+    }
+
     fn is_ready(&self) -> bool {
-        self.threads.iter().all(StreamThread::is_ready)
+        self.between().filter(|thread| thread.is_ready()).count() == self.threads.len()
     }
 
     fn states(&self) -> Vec<BTreeMap<&'static str, usize>> {
-        self.threads.iter().map(StreamThread::task_states).collect()
+        self.between().map(StreamThread::task_states).collect()
+    }
+}
+
+impl Seat {
+    /// As SIGKILL.
+    fn kill(self) {
+        if let Self::Within(step) = self {
+            step.kill();
+        }
+    }
+
+    fn close(self) {
+        if let Self::Between(thread) = self {
+            thread.close(Duration::ZERO);
+        }
     }
 }
 
