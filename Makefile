@@ -15,7 +15,7 @@ export CXX := ccache c++
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help demo test check lint purity unit broker doc deny compose bench simulate mutations
+.PHONY: help demo test check lint purity unit broker doc deny compose bench simulate mutations chaos
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -76,3 +76,7 @@ bench: ## Throughput on a real Kafka, beside a bare consumer (release build; abo
 
 compose: ## Validate docker-compose.yml with the real Compose parser
 	scripts/validate-compose
+
+chaos: $(PYTHON) ## Three brokers, up to five instances, everything dies: make chaos MINUTES=how-long SEED=which
+	LEEWAY_TEST_PYTHON=$(PYTHON) LEEWAY_CHAOS_MINUTES=$(or $(MINUTES),60) LEEWAY_CHAOS_SEED=$(or $(SEED),1) LEEWAY_CHAOS_RATE=$(RATE) \
+	  cargo test --test broker -- --test-threads 1 --nocapture --exact chaos::whatever_dies_nothing_is_lost_doubled_or_wrong

@@ -19,6 +19,9 @@ mod kafka;
 #[path = "../tests/broker/leeway.rs"]
 #[expect(dead_code, reason = "the tests' harness has more than is needed here")]
 mod leeway;
+#[path = "../tests/broker/proxy.rs"]
+#[expect(dead_code, reason = "the tests' harness has more than is needed here")]
+mod proxy;
 
 const PARTITIONS: i32 = 8;
 

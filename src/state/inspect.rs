@@ -10,7 +10,7 @@ use std::time::Duration;
 use leeway_topology::codec;
 use leeway_topology::state::{KeyKind, KeyText, WindowHead, progress_key};
 
-use super::backend::{Backend as _, KEY_FORMAT, split};
+use super::backend::{Backend as _, KEY_FORMAT, prefix, split};
 use super::directory::{self, DirectoryError, Owner};
 use super::rocks::RocksBackend;
 use super::store::{StoreError, TaskRange};
@@ -67,10 +67,63 @@ pub struct TaskContents {
 /// When it is none, of a newer format, or its database cannot be read.
 pub fn inspect(path: &Path) -> Result<Contents, InspectError> {
     let owner = directory::owner(path)?;
-    let database = directory::database_path(path);
+    patiently(|| {
+        let mut contents = Contents {
+            owner: owner.clone(),
+            tasks: BTreeMap::new(),
+            unreadable: Vec::new(),
+        };
+        scan(path, &mut |entry| match entry {
+            Entry::OfTask(task, within, value) => {
+                let of_task = contents.tasks.entry(task.clone()).or_default();
+                if let Err(cause) = of_task.add(within, value) {
+                    contents.unreadable.push(format!("{task}: {}: {cause}", text(within)));
+                }
+                of_task.keys += 1;
+                of_task.bytes += (prefix(&task).len() + within.len() + value.len()) as u64;
+            }
+            Entry::Unknown(key) => contents
+                .unreadable
+                .push(format!("key {key:02x?} is not of key format {KEY_FORMAT}, or damaged")),
+        })?;
+        Ok(contents)
+    })
+}
+
+/// Raw keys, within their tasks, and values.
+pub type Entries = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Reads the raw keys and values of each task, by task and in the order of the keys. The checkpoint is one of them.
+///
+/// # Errors
+/// As [`inspect`]; also when a key is of no task.
+pub fn entries(path: &Path) -> Result<BTreeMap<TaskRange, Entries>, InspectError> {
+    directory::owner(path)?;
+    patiently(|| {
+        let (mut entries, mut unknown): (BTreeMap<_, Entries>, _) = (BTreeMap::new(), None);
+        scan(path, &mut |entry| match entry {
+            Entry::OfTask(task, within, value) => drop(entries.entry(task).or_default().insert(within.to_vec(), value.to_vec())),
+            Entry::Unknown(key) => unknown = Some(key.to_vec()),
+        })?;
+        match unknown {
+            Some(key) => Err(StoreError::Corrupted(format!("key {key:02x?} is of no task")).into()),
+            None => Ok(entries),
+        }
+    })
+}
+
+/// A key of the database.
+enum Entry<'a> {
+    /// With the key within its task.
+    OfTask(TaskRange, &'a [u8], &'a [u8]),
+    /// Not one that this build writes.
+    Unknown(&'a [u8]),
+}
+
+fn patiently<T>(read: impl Fn() -> Result<T, InspectError>) -> Result<T, InspectError> {
     let mut attempt = 1;
     loop {
-        match read(&owner, &database) {
+        match read() {
             Err(InspectError::Store(_)) if attempt < ATTEMPTS => {
                 attempt += 1;
                 std::thread::sleep(PAUSE);
@@ -80,34 +133,20 @@ pub fn inspect(path: &Path) -> Result<Contents, InspectError> {
     }
 }
 
-fn read(owner: &Owner, database: &Path) -> Result<Contents, InspectError> {
-    let mut contents = Contents {
-        owner: owner.clone(),
-        tasks: BTreeMap::new(),
-        unreadable: Vec::new(),
-    };
+/// Nothing where there is no database yet.
+fn scan(path: &Path, visit: &mut dyn FnMut(Entry<'_>)) -> Result<(), StoreError> {
+    let database = directory::database_path(path);
     if !database.exists() {
-        return Ok(contents);
+        return Ok(());
     }
-    let backend = RocksBackend::open_read_only(database)?;
     let all = vec![0]..vec![u8::MAX];
-    backend.scan(&all, &mut |key, value| {
-        match split(key) {
-            Some((task, within)) => {
-                let of_task = contents.tasks.entry(task.clone()).or_default();
-                if let Err(cause) = of_task.add(within, value) {
-                    contents.unreadable.push(format!("{task}: {}: {cause}", text(within)));
-                }
-                of_task.keys += 1;
-                of_task.bytes += (key.len() + value.len()) as u64;
-            }
-            None => contents
-                .unreadable
-                .push(format!("key {key:02x?} is not of key format {KEY_FORMAT}, or damaged")),
-        }
+    RocksBackend::open_read_only(&database)?.scan(&all, &mut |key, value| {
+        visit(match split(key) {
+            Some((task, within)) => Entry::OfTask(task, within, value),
+            None => Entry::Unknown(key),
+        });
         ControlFlow::Continue(())
-    })?;
-    Ok(contents)
+    })
 }
 
 fn text(key: &[u8]) -> String {

@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
+use crate::proxy::Proxy;
+
 /// A start takes seconds; on a busy machine many.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -31,6 +33,8 @@ pub(crate) fn bootstrap() -> &'static str {
 /// Nodes that are broker and controller at once. Topics have a replica on each, and all but one of them must have what is acknowledged.
 pub(crate) struct Cluster {
     pub(crate) bootstrap: String,
+    /// One before each node, where there are any. A client that begins with one of them meets all nodes behind theirs.
+    pub(crate) proxies: Vec<Proxy>,
     classpath: String,
     directory: tempfile::TempDir,
     nodes: Vec<Node>,
@@ -45,18 +49,29 @@ struct Node {
 impl Cluster {
     /// Formats directories for so many nodes of a version (`None`: the one in `kafka-pom.xml`), starts them, and waits until they answer.
     pub(crate) fn start(nodes: usize, version: Option<&str>) -> Self {
+        Self::start_with(nodes, version, false)
+    }
+
+    /// The same with a proxy before each node.
+    pub(crate) fn start_behind_proxies(nodes: usize) -> Self {
+        Self::start_with(nodes, None, true)
+    }
+
+    fn start_with(nodes: usize, version: Option<&str>, proxied: bool) -> Self {
         let libs = Command::new("scripts/kafka-jars")
             .args(version)
             .stderr(Stdio::inherit())
             .output()
             .expect("scripts/kafka-jars runs");
         assert!(libs.status.success(), "scripts/kafka-jars failed: Kafka's jars are needed");
-        let ports = free_ports(2 * nodes);
-        let (brokers, controllers) = ports.split_at(nodes);
+        let ports = free_ports(3 * nodes);
+        let (brokers, rest) = ports.split_at(nodes);
+        let (controllers, behind) = rest.split_at(nodes);
         let addresses: Vec<String> = brokers.iter().map(|port| format!("127.0.0.1:{port}")).collect();
         let voters: Vec<String> = controllers.iter().zip(1..).map(|(port, id)| format!("{id}@127.0.0.1:{port}")).collect();
         let mut cluster = Self {
             bootstrap: addresses.join(","),
+            proxies: behind.iter().filter(|_| proxied).map(|port| Proxy::before(*port)).collect(),
             classpath: format!("{}/*", String::from_utf8(libs.stdout).expect("a path").trim()),
             directory: tempfile::tempdir().expect("a temporary directory"),
             nodes: addresses.into_iter().map(|address| Node { address, process: None }).collect(),
@@ -78,9 +93,16 @@ impl Cluster {
     fn format(&self, index: usize, controller: u16, voters: &str) {
         let (id, address, replicas) = (index + 1, &self.nodes[index].address, self.nodes.len());
         let in_sync = (replicas - 1).max(1);
+        let (behind, advertised) = self.proxies.get(index).map_or_else(Default::default, |proxy| {
+            (
+                format!(",PROXIED://127.0.0.1:{}", proxy.target),
+                format!(",PROXIED://127.0.0.1:{}", proxy.port),
+            )
+        });
         let text = format!(
             "process.roles=broker,controller\nnode.id={id}\ncontroller.quorum.voters={voters}\n\
-             listeners=PLAINTEXT://{address},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners=PLAINTEXT://{address}\n\
+             listeners=PLAINTEXT://{address},CONTROLLER://127.0.0.1:{controller}{behind}\nadvertised.listeners=PLAINTEXT://{address}{advertised}\n\
+             listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PROXIED:PLAINTEXT\n\
              controller.listener.names=CONTROLLER\nlog.dirs={}\ndefault.replication.factor={replicas}\nmin.insync.replicas={in_sync}\n\
              offsets.topic.replication.factor={replicas}\noffsets.topic.num.partitions=4\n\
              transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={in_sync}\ntransaction.state.log.num.partitions=4\n\
@@ -112,7 +134,7 @@ impl Cluster {
     }
 
     /// Waits until every node answers, and every replica of every partition is in sync.
-    fn wait_until_whole(&self) {
+    pub(crate) fn wait_until_whole(&self) {
         let deadline = Instant::now() + START_TIMEOUT;
         for (index, node) in self.nodes.iter().enumerate() {
             let client: BaseConsumer = ClientConfig::new()
@@ -133,6 +155,12 @@ impl Cluster {
         }
     }
 
+    /// Bootstrap servers of the proxies.
+    pub(crate) fn proxied_bootstrap(&self) -> String {
+        let addresses: Vec<String> = self.proxies.iter().map(|proxy| format!("127.0.0.1:{}", proxy.port)).collect();
+        addresses.join(",")
+    }
+
     /// Ends a node with SIGKILL.
     pub(crate) fn kill(&mut self, index: usize) {
         if let Some(mut process) = self.nodes[index].process.take() {
@@ -143,8 +171,13 @@ impl Cluster {
 
     /// Starts a killed node on its data, and waits until it has caught up.
     pub(crate) fn restart(&mut self, index: usize) {
-        self.spawn(index);
+        self.restart_soon(index);
         self.wait_until_whole();
+    }
+
+    /// Starts a killed node on its data.
+    pub(crate) fn restart_soon(&mut self, index: usize) {
+        self.spawn(index);
     }
 }
 

@@ -15,7 +15,7 @@ use crate::kafka::{Handmade, OwnedRecord, create_topic, positions, produce, read
 use crate::leeway::{Worker, leeway, output, succeed};
 use crate::verify::{Expectation, Verified, verify};
 
-const PARTITIONS: i32 = 6;
+pub(crate) const PARTITIONS: i32 = 6;
 const WINDOW: (u64, u64) = (1000, 100);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
@@ -55,11 +55,13 @@ fn row(random: &mut StdRng, shift: f64, odd: bool, line: &mut String) {
 /// One application on a topic of its own.
 pub(crate) struct Run {
     pub(crate) bootstrap: String,
+    /// Where its workers look for Kafka, if elsewhere.
+    pub(crate) workers_bootstrap: Option<String>,
     directory: tempfile::TempDir,
     pub(crate) application: String,
     pub(crate) topic: String,
     pub(crate) events: String,
-    dead_letters: String,
+    pub(crate) dead_letters: String,
     reference: Value,
 }
 
@@ -101,6 +103,7 @@ impl Run {
         let dead_letters = format!("{topic}-dlq");
         Self {
             bootstrap: bootstrap.to_owned(),
+            workers_bootstrap: None,
             directory,
             application,
             topic,
@@ -138,7 +141,7 @@ impl Run {
         .expect("written");
         let mut all = vec!["--config", properties.to_str().expect("UTF-8")];
         all.extend(arguments);
-        Worker::start(&self.bootstrap, state, &all)
+        Worker::start(self.workers_bootstrap.as_ref().unwrap_or(&self.bootstrap), state, &all)
     }
 
     /// Rows with one bad in a hundred, drifting from the middle on, as a file of lines.
@@ -173,7 +176,7 @@ impl Run {
     }
 
     /// `leeway audit` of what this run's workers wrote.
-    fn audit(&self) -> Command {
+    pub(crate) fn audit(&self) -> Command {
         let mut command = leeway();
         command
             .args([
@@ -190,12 +193,18 @@ impl Run {
     }
 
     pub(crate) fn verify(&self) -> Verified {
+        self.verify_until(i64::MAX)
+    }
+
+    /// What comes of each partition's records before this offset.
+    pub(crate) fn verify_until(&self, offset: i64) -> Verified {
         let expectation = Expectation {
             topic: &self.topic,
             events_topic: &self.events,
             dead_letter_topic: &self.dead_letters,
             reference: &self.reference,
             window: WINDOW,
+            until: offset,
         };
         verify(&self.bootstrap, &expectation)
     }

@@ -84,8 +84,13 @@ pub(crate) fn produce(bootstrap: &str, topic: &str, records: &[Handmade<'_>]) {
     producer.flush(TIMEOUT).expect("acknowledged");
 }
 
-/// All records of a topic that a read-committed reader sees, by partition and offset. A topic that is not there has none.
+/// All records of a topic that a read-committed reader sees, by partition and offset.
 pub(crate) fn read_committed(bootstrap: &str, topic: &str) -> Vec<OwnedRecord> {
+    read_committed_where(bootstrap, topic, |_| true)
+}
+
+/// Those of them that are wanted.
+pub(crate) fn read_committed_where(bootstrap: &str, topic: &str, wanted: impl Fn(&OwnedRecord) -> bool) -> Vec<OwnedRecord> {
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", bootstrap)
         .set("group.id", "reader-of-tests")
@@ -111,19 +116,20 @@ pub(crate) fn read_committed(bootstrap: &str, topic: &str) -> Vec<OwnedRecord> {
     while open > 0 {
         assert!(Instant::now() < deadline, "{topic} could not be read to its end");
         match consumer.poll(Duration::from_millis(200)) {
-            Some(Ok(message)) => records.push(OwnedRecord {
-                partition: message.partition(),
-                offset: message.offset(),
-                timestamp: message.timestamp().to_millis(),
-                key: message.key().map(<[u8]>::to_vec),
-                value: message.payload().map(<[u8]>::to_vec),
-                headers: message
-                    .headers()
-                    .into_iter()
-                    .flat_map(|headers| headers.iter())
-                    .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-                    .collect(),
-            }),
+            Some(Ok(message)) => {
+                let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
+                let record = OwnedRecord {
+                    partition: message.partition(),
+                    offset: message.offset(),
+                    timestamp: message.timestamp().to_millis(),
+                    key: message.key().map(<[u8]>::to_vec),
+                    value: message.payload().map(<[u8]>::to_vec),
+                    headers: headers.map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec))).collect(),
+                };
+                if wanted(&record) {
+                    records.push(record);
+                }
+            }
             Some(Err(KafkaError::PartitionEOF(_))) => open -= 1,
             Some(Err(error)) => eprintln!("reading {topic}: {error}"),
             None => {}

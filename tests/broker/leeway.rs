@@ -67,20 +67,28 @@ impl Worker {
         self.lines.lock().expect("lines").join("\n")
     }
 
-    /// The partitions for which it publishes a lag: those that it processes.
+    /// The partitions for which it publishes a lag: those that it processes. None before it has an address, or when it does not answer.
     pub(crate) fn partitions(&self) -> BTreeSet<i64> {
         let log = self.log();
-        let address = log
-            .split("http=")
-            .nth(1)
-            .and_then(|rest| rest.split_whitespace().next())
-            .expect("its address");
-        let mut answer = ureq::get(format!("http://{address}/metrics")).call().expect("metrics");
-        let text = answer.body_mut().read_to_string().expect("UTF-8");
-        text.lines()
+        let Some(address) = log.split("http=").nth(1).and_then(|rest| rest.split_whitespace().next()) else {
+            return BTreeSet::new();
+        };
+        let request = ureq::get(format!("http://{address}/metrics"))
+            .config()
+            .timeout_global(Some(Duration::from_secs(5)))
+            .build();
+        let answer = request.call().and_then(|mut answer| answer.body_mut().read_to_string());
+        answer
+            .unwrap_or_default()
+            .lines()
             .filter(|line| line.starts_with("kafka_consumer_lag{"))
             .filter_map(|line| line.split("partition=\"").nth(1)?.split('"').next()?.parse().ok())
             .collect()
+    }
+
+    /// Its exit status if it has ended.
+    pub(crate) fn ended(&mut self) -> Option<std::process::ExitStatus> {
+        self.child.try_wait().expect("a status")
     }
 
     /// Changelog records that each restore read, by task.
@@ -139,6 +147,11 @@ impl Worker {
 
     /// Kills it where it stands.
     pub(crate) fn kill(mut self) {
+        self.end();
+    }
+
+    /// The same, and its log stays readable.
+    pub(crate) fn end(&mut self) {
         self.signal(Signal::SIGKILL);
         self.child.wait().expect("a status");
     }

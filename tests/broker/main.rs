@@ -1,11 +1,13 @@
 //! Tests on a real Apache Kafka.
 
 mod adapter;
+mod chaos;
 mod cluster;
 mod exactly_once;
 mod fail_points;
 mod kafka;
 mod leeway;
 mod outage;
+mod proxy;
 mod reference;
 mod verify;

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::kafka::{OwnedRecord, read_committed};
+use crate::kafka::{OwnedRecord, read_committed_where};
 
 /// What a run is judged by.
 pub(crate) struct Expectation<'a> {
@@ -20,6 +20,8 @@ pub(crate) struct Expectation<'a> {
     pub(crate) reference: &'a Value,
     /// `size` and `every` of the window.
     pub(crate) window: (u64, u64),
+    /// Of each partition the records before this offset, and what comes of them.
+    pub(crate) until: i64,
 }
 
 /// What a judged run held.
@@ -35,10 +37,15 @@ pub(crate) struct Verified {
 
 /// Reads input, events and dead letters and compares them with the oracle; panics at the first difference, with both values.
 pub(crate) fn verify(bootstrap: &str, expectation: &Expectation<'_>) -> Verified {
-    let input = by_partition(read_committed(bootstrap, expectation.topic));
+    let input = by_partition(read_committed_where(bootstrap, expectation.topic, |record| {
+        record.offset < expectation.until
+    }));
     let mut events: BTreeMap<i64, Vec<Value>> = BTreeMap::new();
-    for record in read_committed(bootstrap, expectation.events_topic) {
-        let event: Value = serde_json::from_slice(record.value.as_deref().expect("an event has a value")).expect("an event is JSON");
+    let event =
+        |record: &OwnedRecord| -> Value { serde_json::from_slice(record.value.as_deref().expect("an event has a value")).expect("an event is JSON") };
+    let is_early = |record: &OwnedRecord| event(record)["window_end_offset"].as_i64().expect("an offset") < expectation.until;
+    for record in read_committed_where(bootstrap, expectation.events_topic, is_early) {
+        let event = event(&record);
         assert_eq!(
             record.key.as_deref(),
             event["feature"].as_str().map(str::as_bytes),
@@ -66,8 +73,23 @@ pub(crate) fn verify(bootstrap: &str, expectation: &Expectation<'_>) -> Verified
         verified.events += found.len();
     }
     assert!(events.is_empty(), "events of partitions that have no records: {:?}", events.keys());
-    verified.dead_letters = compare_dead_letters(expectation, &bad, &read_committed(bootstrap, expectation.dead_letter_topic));
+    let is_early = |letter: &OwnedRecord| origin(letter).1 < expectation.until;
+    let letters = read_committed_where(bootstrap, expectation.dead_letter_topic, is_early);
+    verified.dead_letters = compare_dead_letters(expectation, &bad, &letters);
     verified
+}
+
+fn header(letter: &OwnedRecord, name: &str) -> String {
+    let value = letter.headers.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.clone());
+    String::from_utf8(value.unwrap_or_else(|| panic!("a dead letter lacks {name}"))).expect("UTF-8")
+}
+
+/// Partition and offset of the record that a dead letter is of.
+pub(crate) fn origin(letter: &OwnedRecord) -> (i32, i64) {
+    (
+        header(letter, "__streams.errors.partition").parse().expect("a number"),
+        header(letter, "__streams.errors.offset").parse().expect("a number"),
+    )
 }
 
 fn by_partition(records: Vec<OwnedRecord>) -> BTreeMap<i32, Vec<OwnedRecord>> {
@@ -196,18 +218,11 @@ fn same(field: &str, expected: &Value, found: &Value) -> bool {
 
 /// Each bad record once, as it came, with KIP-1034's headers; and nothing else.
 fn compare_dead_letters(expectation: &Expectation<'_>, bad: &[&OwnedRecord], letters: &[OwnedRecord]) -> usize {
-    let header = |letter: &OwnedRecord, name: &str| -> String {
-        let value = letter.headers.iter().find(|(key, _)| key == name).and_then(|(_, value)| value.clone());
-        String::from_utf8(value.unwrap_or_else(|| panic!("a dead letter lacks {name}"))).expect("UTF-8")
-    };
     let mut by_origin: BTreeMap<(i32, i64), &OwnedRecord> = BTreeMap::new();
     for letter in letters {
         assert_eq!(header(letter, "__streams.errors.topic"), expectation.topic);
         assert!(!header(letter, "__streams.errors.message").is_empty() && !header(letter, "__streams.errors.exception").is_empty());
-        let origin = (
-            header(letter, "__streams.errors.partition").parse().expect("a number"),
-            header(letter, "__streams.errors.offset").parse().expect("a number"),
-        );
+        let origin = origin(letter);
         assert!(by_origin.insert(origin, letter).is_none(), "dead letter of {origin:?} twice");
     }
     for record in bad {
