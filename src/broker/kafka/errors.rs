@@ -10,7 +10,15 @@ pub(super) fn text(error: &KafkaError) -> String {
         KafkaError::ClientConfig(_, description, key, value) => format!("property {key}={value}: {description}"),
         KafkaError::ClientCreation(description) => description.clone(),
         KafkaError::Transaction(error) => format!("{} ({})", error.string(), error.name()),
-        _ => error.rdkafka_error_code().map_or_else(|| error.to_string(), |code| code.to_string()),
+        _ => code_of(error).map_or_else(|| error.to_string(), |code| code.to_string()),
+    }
+}
+
+/// The code of an error. The crate has none for an operation of the admin client, whose errors are codes all the same.
+fn code_of(error: &KafkaError) -> Option<Code> {
+    match error {
+        KafkaError::AdminOp(code) => Some(*code),
+        _ => error.rdkafka_error_code(),
     }
 }
 
@@ -141,7 +149,7 @@ fn is_refusal(code: Code) -> bool {
 
 /// An error of a request by a person or at the start, who want to know at once: worth asking again only where it is known to pass.
 pub(super) fn broker_error(error: &KafkaError) -> BrokerError {
-    match error.rdkafka_error_code() {
+    match code_of(error) {
         Some(code) if passes(code) => BrokerError::Unavailable(text(error)),
         _ => BrokerError::Refused(text(error)),
     }
@@ -149,7 +157,7 @@ pub(super) fn broker_error(error: &KafkaError) -> BrokerError {
 
 /// An error of a running worker's question: worth asking again unless it is known not to pass.
 pub(super) fn question_error(error: &KafkaError) -> BrokerError {
-    match error.rdkafka_error_code() {
+    match code_of(error) {
         Some(code) if is_refusal(code) => BrokerError::Refused(text(error)),
         _ => BrokerError::Unavailable(text(error)),
     }
@@ -190,6 +198,14 @@ mod tests {
         for code in [Code::TopicAuthorizationFailed, Code::UnsupportedVersion] {
             assert!(!unavailable(broker_error(&of(code))) && !unavailable(question_error(&of(code))), "{code}");
         }
+    }
+
+    #[test]
+    fn question_of_the_admin_client_that_times_out_is_worth_asking_again() {
+        let error = KafkaError::AdminOp(Code::OperationTimedOut);
+        assert!(matches!(broker_error(&error), BrokerError::Unavailable(_)));
+        assert!(matches!(question_error(&error), BrokerError::Unavailable(_)));
+        assert_eq!(text(&error), Code::OperationTimedOut.to_string());
     }
 
     #[test]
