@@ -15,7 +15,7 @@ export CXX := ccache c++
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help demo test check lint purity unit broker doc deny compose bench simulate mutations chaos
+.PHONY: help demo test check lint purity unit broker doc deny compose bench simulate mutations chaos fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,7 @@ test: ## Everything, against a real Kafka that it starts itself
 	@scripts/step "clippy (builds RocksDB first: tens of CPU minutes)" cargo clippy --workspace --all-targets -- -D warnings
 	@scripts/step "unit, property, golden and simulation tests" cargo test --workspace --lib --bins --test it --test simulation --test golden --test oracle --test conformance
 	@scripts/step "deliberate bugs, each to be found" $(MAKE) --no-print-directory mutations
+	@scripts/step "fuzzing, a minute" $(MAKE) --no-print-directory fuzz
 	@scripts/step "tests on a real Kafka" $(MAKE) --no-print-directory broker
 	@scripts/step "documentation" $(MAKE) --no-print-directory doc
 	@scripts/step "dependencies" $(MAKE) --no-print-directory deny
@@ -70,6 +71,9 @@ simulate: ## Whole runs from one seed each: make simulate SEED=first SEEDS=how-m
 mutations: ## Break rules of exactly-once on purpose, one at a time: the simulation has to find each (about 1 minute when built)
 	cargo clippy --all-targets --features mutations -- -D warnings
 	cargo test --quiet --features mutations --test simulation every_deliberate_bug_is_found -- --nocapture
+
+fuzz: ## Feed what Leeway reads from others with anything: make fuzz SECONDS=for-each (5 minutes to build)
+	scripts/fuzz $(or $(SECONDS),15)
 
 bench: ## Throughput on a real Kafka, beside a bare consumer (release build; about 5 minutes and 1 GB of disk when built)
 	cargo bench --bench throughput

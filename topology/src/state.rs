@@ -137,13 +137,19 @@ pub fn read<T: Decode<()>>(store: &dyn ReadStore, key: &[u8]) -> Result<Option<T
     store.get(key)?.map(|bytes| decode(&bytes).map_err(corrupt)).transpose()
 }
 
-/// A key in words, for errors and for printing a store: `pane of monitor default, slot 3`.
+/// A key in words on one line, for errors and for printing a store: `pane of monitor default, slot 3`.
 #[derive(Clone, Copy, Debug)]
 pub struct KeyText<'a>(pub &'a [u8]);
 
 impl fmt::Display for KeyText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let named = |f: &mut fmt::Formatter<'_>, what: &str, text: &str| if text.is_empty() { Ok(()) } else { write!(f, ", {what} {text}") };
+        let named = |f: &mut fmt::Formatter<'_>, what: &str, text: &str| {
+            if text.is_empty() {
+                Ok(())
+            } else {
+                write!(f, ", {what} {}", text.escape_debug())
+            }
+        };
         if let [kind, rest @ ..] = self.0 {
             if *kind == KeyKind::Progress as u8 && rest.is_empty() {
                 return f.write_str("progress");
@@ -152,7 +158,7 @@ impl fmt::Display for KeyText<'_> {
                 && let Some((monitor, rest)) = take_component(rest)
                 && let Some((segment, [])) = take_component(rest)
             {
-                write!(f, "window of monitor {monitor}")?;
+                write!(f, "window of monitor {}", monitor.escape_debug())?;
                 return named(f, "segment", &segment);
             }
             if *kind == KeyKind::Pane as u8
@@ -161,7 +167,7 @@ impl fmt::Display for KeyText<'_> {
                 && let Some((feature, slot)) = take_component(rest)
                 && let Ok(slot) = <[u8; 4]>::try_from(slot)
             {
-                write!(f, "pane of monitor {monitor}")?;
+                write!(f, "pane of monitor {}", monitor.escape_debug())?;
                 named(f, "segment", &segment)?;
                 named(f, "feature", &feature)?;
                 return write!(f, ", slot {}", u32::from_be_bytes(slot));
@@ -191,8 +197,8 @@ mod tests {
         );
         assert_eq!(KeyText(&pane_key("default", "", "", 3)).to_string(), "pane of monitor default, slot 3");
         assert_eq!(
-            KeyText(&pane_key("a\0b", "s", "f", 256)).to_string(),
-            "pane of monitor a\0b, segment s, feature f, slot 256"
+            KeyText(&pane_key("a\0b", "s", "f\n", 256)).to_string(),
+            r"pane of monitor a\0b, segment s, feature f\n, slot 256"
         );
         assert_eq!(KeyText(&[9, 1]).to_string(), "[09, 01]");
         assert_eq!(KeyText(&[2, 0, 0]).to_string(), "[02, 00, 00]");

@@ -59,6 +59,9 @@ const STOP: Duration = Duration::from_secs(120);
 /// The brokers have to be whole for so long before one is killed: else two might be down.
 const WHOLE: Duration = Duration::from_secs(5);
 
+/// And one that was killed must have been back for so long: the others need 9 s to see that it was gone.
+const BACK: Duration = Duration::from_secs(15);
+
 /// The oracle is slow, so it computes the events of so many records of each partition; the audit does all.
 const ORACLE_RECORDS: i64 = 100_000;
 
@@ -87,6 +90,7 @@ fn whatever_dies_nothing_is_lost_doubled_or_wrong() {
         disk: Disk::mount(&run.path("disk")),
         run: &run,
         kafka,
+        broker_started: None,
         random: StdRng::seed_from_u64(seed),
         begun: Instant::now(),
         slots: Vec::new(),
@@ -104,6 +108,7 @@ fn whatever_dies_nothing_is_lost_doubled_or_wrong() {
         chaos.slots.push(Slot {
             directory,
             backup: None,
+            damaged: false,
             state: State::Off,
         });
     }
@@ -145,6 +150,8 @@ struct Slot {
     directory: PathBuf,
     /// An old copy.
     backup: Option<PathBuf>,
+    /// A file of its store was damaged, and no instance has begun anew since: what is in it says nothing before it is restored.
+    damaged: bool,
     state: State,
 }
 
@@ -174,6 +181,7 @@ struct Chaos<'a> {
     disk: Option<Disk>,
     run: &'a Run,
     kafka: Cluster,
+    broker_started: Option<Instant>,
     random: StdRng,
     begun: Instant,
     later: Vec<(Instant, Later)>,
@@ -202,6 +210,12 @@ impl Drop for Chaos<'_> {
 impl Chaos<'_> {
     fn say(&self, text: &str) {
         eprintln!("{:>7.1} s  {text}", self.begun.elapsed().as_secs_f64());
+    }
+
+    /// Of an instance that is no more.
+    fn ended(&mut self, number: usize, worker: &Worker) {
+        self.slots[number].damaged &= !worker.log().contains("is kept as `db.damaged`");
+        self.keep_log(number, worker);
     }
 
     fn keep_log(&self, number: usize, worker: &Worker) {
@@ -269,6 +283,7 @@ impl Chaos<'_> {
             }
             Later::StartBroker(node) => {
                 self.kafka.restart_soon(node);
+                self.broker_started = Some(Instant::now());
                 self.say(&format!("broker {node} starts"));
             }
             Later::Heal(node) => {
@@ -337,7 +352,8 @@ impl Chaos<'_> {
                 true
             }
             Action::KillBroker => {
-                let whole = self.monitor.whole_for() > WHOLE && !self.later.iter().any(|(_, what)| matches!(what, Later::StartBroker(_)));
+                let back = self.broker_started.is_none_or(|started| started.elapsed() > BACK);
+                let whole = back && self.monitor.whole_for() > WHOLE && !self.later.iter().any(|(_, what)| matches!(what, Later::StartBroker(_)));
                 if whole {
                     self.monitor.disturb();
                     let node = self.random.random_range(0..BROKERS);
@@ -391,7 +407,7 @@ impl Chaos<'_> {
         let partitions = worker.partitions();
         let disturbed = self.monitor.whole_for() < WHOLE || !self.later.iter().all(|(_, what)| matches!(what, Later::Start(_)));
         worker.end();
-        self.keep_log(number, &worker);
+        self.ended(number, &worker);
         self.monitor.killed(&partitions, disturbed);
         self.count("SIGKILLs of instances");
         let what = self.leave(number);
@@ -404,14 +420,16 @@ impl Chaos<'_> {
         let mut worker = self.take(number);
         worker.signal(Signal::SIGTERM);
         let status = worker.wait(STOP);
-        self.keep_log(number, &worker);
+        self.ended(number, &worker);
         assert_eq!(status, Some(0), "instance {number}:\n{}", worker.log());
         self.compare(number);
         self.count("SIGTERMs of instances");
     }
 
     fn compare(&mut self, number: usize) {
-        self.stores += self.changelog.compare(&self.slots[number].directory);
+        if !self.slots[number].damaged {
+            self.stores += self.changelog.compare(&self.slots[number].directory);
+        }
     }
 
     /// Looks at what a killed instance left behind, and does something to it.
@@ -421,11 +439,18 @@ impl Chaos<'_> {
         let what = match self.random.random_range(0..100) {
             0..12 => {
                 fs::remove_dir_all(&directory).expect("removed");
+                self.slots[number].damaged = false;
                 "its directory is lost"
             }
-            12..20 if damage(&directory, &mut self.random, truncate) => "a file of its store is cut in half",
-            20..28 if damage(&directory, &mut self.random, |file| fs::remove_file(file).expect("removed")) => "a file of its store is lost",
-            28..40 => match self.slots[number].backup.take() {
+            12..20 if damage(&directory, &mut self.random, truncate) => {
+                self.slots[number].damaged = true;
+                "a file of its store is cut in half"
+            }
+            20..28 if damage(&directory, &mut self.random, |file| fs::remove_file(file).expect("removed")) => {
+                self.slots[number].damaged = true;
+                "a file of its store is lost"
+            }
+            28..40 if !self.slots[number].damaged => match self.slots[number].backup.take() {
                 Some(backup) => {
                     replace(&backup, &directory);
                     "its directory is an old copy"
@@ -437,10 +462,11 @@ impl Chaos<'_> {
                     return "its directory is copied";
                 }
             },
-            40..48 => {
+            40..48 if !self.slots[number].damaged => {
                 let off = (1..self.slots.len()).find(|other| matches!(self.slots[*other].state, State::Off));
                 let Some(twin) = off else { return "its directory stays" };
                 replace(&directory, &self.slots[twin].directory);
+                self.slots[twin].damaged = false;
                 self.start(twin);
                 "a second one starts on a copy of its directory"
             }

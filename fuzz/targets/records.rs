@@ -1,0 +1,34 @@
+//! Values of input records: each is decoded or rejected with a reason, and an observation of each feature comes of it.
+
+#![no_main]
+
+use std::sync::LazyLock;
+
+use leeway_topology::binning::Binning;
+use leeway_topology::decoder::Decoder;
+use leeway_topology::reference::{Cell, ColumnType, Reference, ReferenceBuilder};
+use libfuzzer_sys::fuzz_target;
+
+static REFERENCE: LazyLock<Reference> = LazyLock::new(|| {
+    let columns = [
+        ("a".to_owned(), ColumnType::Number),
+        ("plan".to_owned(), ColumnType::Text),
+        ("doors".to_owned(), ColumnType::Number),
+    ];
+    let overrides = [("doors".to_owned(), Binning::Discrete)];
+    let mut builder = ReferenceBuilder::new("default", &columns, &Binning::Auto { bins: 10 }, &overrides, 50).expect("a builder");
+    for number in 0..100 {
+        let plan = if number % 3 == 0 { "pro" } else { "free" };
+        builder.push_row([Cell::Number(f64::from(number)), Cell::Text(plan), Cell::Number(f64::from(number % 4))]);
+    }
+    builder.finish().expect("a reference").0
+});
+
+fuzz_target!(|value: &[u8]| {
+    let mut decoder = Decoder::new([&*REFERENCE]);
+    let mut row = Vec::new();
+    match decoder.decode(value, &mut row) {
+        Ok(()) => assert_eq!(row.len(), REFERENCE.features().len()),
+        Err(rejected) => assert!(!rejected.to_string().is_empty()),
+    }
+});
