@@ -15,6 +15,7 @@ pub mod reset;
 pub mod run;
 pub mod runtime;
 pub mod source;
+pub mod standby;
 pub mod state;
 pub mod stream_thread;
 pub mod task;

@@ -88,6 +88,7 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
         num_stream_threads: config.num_stream_threads,
         commit_interval: config.commit_interval,
         transaction_timeout: config.transaction_timeout,
+        standby: config.standby,
         monitors,
         fail_point: None,
     };

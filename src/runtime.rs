@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use crate::broker::{Broker, BrokerError, ClientSettings};
 use crate::epoch::{EpochTag, transactional_id};
 use crate::http::Health;
+use crate::standby::StandbyThread;
 use crate::state::store::StateStore;
 use crate::stream_thread::{FailPoint, Now, Step, StreamThread, ThreadContext, ThreadError};
 use crate::task::dead_letter::DeadLetterSink;
@@ -44,6 +45,12 @@ const REPLACEMENTS_MAX: usize = 10;
 /// See [`REPLACEMENTS_MAX`].
 const REPLACEMENTS_WITHIN: Duration = Duration::from_secs(600);
 
+/// The number of the thread that keeps the copies; stream threads begin at 1.
+const STANDBY: usize = 0;
+
+/// How long that thread sleeps when there is nothing to read. A stream thread that wants a task waits no longer than this.
+const STANDBY_WAIT: Duration = Duration::from_millis(20);
+
 /// Room for headers and framing above the largest input record.
 const MESSAGE_BYTES_MARGIN: usize = 64 << 10;
 
@@ -62,6 +69,8 @@ pub struct Settings {
     pub commit_interval: Duration,
     /// How long a dead instance's transaction can hold readers back.
     pub transaction_timeout: Duration,
+    /// Whether copies are kept of the state of tasks that run elsewhere.
+    pub standby: bool,
     /// What to watch.
     pub monitors: Vec<Arc<Monitor>>,
     /// A test's hook.
@@ -145,6 +154,7 @@ pub fn plan<B: Broker>(broker: &B, application_id: &str, monitors: &[Arc<Monitor
         let sub_topology = SubTopology {
             index,
             topic: topic.clone(),
+            partitions: input.partitions,
             monitors,
             store: store.into(),
             changelog: changelog.into(),
@@ -218,6 +228,9 @@ impl Runtime {
         for number in 1..=threads {
             supervisor.spawn(number)?;
         }
+        if settings.standby {
+            supervisor.spawn(STANDBY)?;
+        }
         let supervisor = std::thread::Builder::new()
             .name("supervisor".to_owned())
             .spawn(move || supervisor.run(&exited))
@@ -281,7 +294,11 @@ struct Supervisor<B: Broker> {
 
 impl<B: Broker> Supervisor<B> {
     fn spawn(&mut self, number: usize) -> Result<(), RuntimeError> {
-        let name = format!("StreamThread-{number}");
+        let name = if number == STANDBY {
+            "StandbyThread".to_owned()
+        } else {
+            format!("StreamThread-{number}")
+        };
         let application_id = &self.context.application_id;
         let client = self.broker.client(&ClientSettings {
             application_id: application_id.to_string(),
@@ -291,17 +308,36 @@ impl<B: Broker> Supervisor<B> {
             message_bytes_max: self.message_bytes_max,
             batch_bytes_max: self.batch_bytes_max,
         })?;
+        let stopping = self.stopping.clone();
+        if number == STANDBY {
+            let thread = StandbyThread::new(client, self.context.clone());
+            return self.run_in_thread(number, name, move || {
+                run_standby(thread, &stopping);
+                Ok(())
+            });
+        }
         let tag = EpochTag::new(&self.process_id, number, rand::random());
         let thread = StreamThread::new(name.clone(), client, self.context.clone(), tag);
-        let (stopping, ready, health, exits) = (self.stopping.clone(), self.ready.clone(), self.health.clone(), self.exits.clone());
-        publish_readiness(&ready, &health, number, false);
+        let (ready, health) = (self.ready.clone(), self.health.clone());
+        let publish = move |is_ready| publish_readiness(&ready, &health, number, is_ready);
+        publish(false);
+        self.run_in_thread(number, name, move || {
+            let _not_ready = OnDrop(|| publish(false));
+            run_thread(thread, &stopping, &publish)
+        })
+    }
+
+    fn run_in_thread(
+        &mut self,
+        number: usize,
+        name: String,
+        run: impl FnOnce() -> Result<(), ThreadError> + Send + 'static,
+    ) -> Result<(), RuntimeError> {
+        let exits = self.exits.clone();
         let handle = std::thread::Builder::new()
             .name(name)
             .spawn(move || {
-                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                    run_thread(thread, &stopping, |is_ready| publish_readiness(&ready, &health, number, is_ready))
-                }));
-                publish_readiness(&ready, &health, number, false);
+                let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(run));
                 let result = result.unwrap_or_else(|_| Err(ThreadError::Failed("the thread panicked: this is a fault of Leeway".to_owned())));
                 // The supervisor outlives its threads; if it is gone, so is everybody who would care.
                 drop(exits.send((number, result)));
@@ -366,6 +402,15 @@ impl<B: Broker> Supervisor<B> {
     }
 }
 
+/// Also when a thread panics.
+struct OnDrop<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for OnDrop<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
 fn publish_readiness(ready: &Mutex<BTreeMap<usize, bool>>, health: &Health, number: usize, is_ready: bool) {
     let mut ready = ready.lock().unwrap_or_else(PoisonError::into_inner);
     if ready.insert(number, is_ready) != Some(is_ready) {
@@ -414,6 +459,16 @@ fn run_thread<C: crate::broker::StreamClient>(mut thread: StreamThread<C>, stopp
         info!("stopped");
     }
     result
+}
+
+fn run_standby<C: crate::broker::StreamClient>(mut thread: StandbyThread<C>, stopping: &AtomicBool) {
+    let origin = Instant::now();
+    while !stopping.load(Ordering::Acquire) {
+        if !thread.step(now(origin)) {
+            thread.wait(STANDBY_WAIT);
+        }
+    }
+    thread.close(now(origin), STOP_TIMEOUT);
 }
 
 fn now(origin: Instant) -> Now {

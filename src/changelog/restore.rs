@@ -132,6 +132,14 @@ impl Restore {
         u64::try_from(end.0.saturating_sub(self.next.0)).unwrap_or_default()
     }
 
+    /// Writes the epochs that are whole by now; nothing where there is none.
+    ///
+    /// # Errors
+    /// When the store cannot be written.
+    pub fn write_whole(&mut self, store: &StateStore, lease: &TaskLease) -> Result<(), StoreError> {
+        if self.progress.is_some() { self.write(store, lease) } else { Ok(()) }
+    }
+
     /// Ends the restore at the changelog's end and gives the number of records read. What follows the last progress record is no whole epoch.
     ///
     /// # Errors

@@ -151,6 +151,7 @@ fn run<B: Broker>(broker: &B, args: &Args, application_id: &str, colors: bool, b
         num_stream_threads: None,
         commit_interval: Duration::from_millis(100),
         transaction_timeout: Duration::from_secs(10),
+        standby: false,
         monitors,
         fail_point: None,
     };

@@ -118,8 +118,7 @@ pub const KEYS: &[Key] = &[
         path: "standby",
         kind: Kind::Boolean,
         default: Some("false"),
-        doc: "Keeps copies of other instances' state",
-        unavailable: |value| (*value == Value::Boolean(true)).then_some("standby tasks are not available yet: leave it out"),
+        doc: "Keeps copies of the state of tasks that run elsewhere, so that taking them over needs no restore",
         ..KEY
     },
     Key {

@@ -151,6 +151,7 @@ fn build(mut resolved: Resolved, faults: &mut Vec<String>) -> Config {
             .map(|threads| usize::try_from(threads).unwrap_or(usize::MAX)),
         commit_interval: Duration::from_millis(commit_interval.unwrap_or_default()),
         transaction_timeout: Duration::from_millis(transaction_timeout.unwrap_or_default()),
+        standby: view.is_on("standby"),
         log: view.text("log"),
         log_format: if view.text("log_format") == "json" {
             LogFormat::Json

@@ -57,6 +57,8 @@ pub struct Config {
     pub commit_interval: Duration,
     /// How long a dead instance's open transaction can hold readers back.
     pub transaction_timeout: Duration,
+    /// Whether copies are kept of the state of tasks that run elsewhere.
+    pub standby: bool,
     /// A tracing filter.
     pub log: String,
     /// How log lines look.

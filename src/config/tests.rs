@@ -135,10 +135,10 @@ fn environment_and_flags_speak_of_the_first_monitor_only() {
 
 #[test]
 fn every_fault_is_reported_with_key_value_source_and_what_is_allowed() {
-    let file = "standby = true\ncommit_interval_ms = 'soon'\n[http]\nport = 70000\nprot = 1\n";
+    let file = "standby = 'maybe'\ncommit_interval_ms = 'soon'\n[http]\nport = 70000\nprot = 1\n";
     let error = from(&[("monitor.epsilon", "2")], &[("DRIFT_WINDOW_SIZE", "many")], file).unwrap_err();
     let expected = [
-        "standby = true (leeway.toml line 1): standby tasks are not available yet: leave it out",
+        "standby = 'maybe' (leeway.toml line 1): must be true or false",
         "commit_interval_ms = 'soon' (leeway.toml line 2): must be a whole number from 1 to 600000",
         "http.port = 70000 (leeway.toml line 4): must be a whole number from 0 to 65535",
         "leeway.toml line 5: unknown key `http.prot`; did you mean `http.port`?",
@@ -243,7 +243,6 @@ fn what_this_version_cannot_do_is_refused_once_in_words() {
         ("[[monitor]]\nreference = { rolling = '7d' }", "rolling references are not available yet"),
         ("[[monitor]]\nwindow = { idle_close_after = '1m' }", "time windows are not available yet"),
         ("[http.tls]\ncert = 'c.pem'", "not available yet"),
-        ("standby = true", "standby tasks are not available yet"),
     ] {
         assert!(only_fault(file).contains(words), "{file}: {}", only_fault(file));
     }

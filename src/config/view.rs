@@ -40,6 +40,10 @@ impl View<'_> {
         self.optional_integer(path).unwrap_or_default()
     }
 
+    pub(super) fn is_on(&self, path: &str) -> bool {
+        self.value(path) == Some(&Value::Boolean(true))
+    }
+
     pub(super) fn size(&self, path: &str) -> usize {
         usize::try_from(self.integer(path)).unwrap_or(usize::MAX)
     }

@@ -10,7 +10,7 @@
 //! - A task has at most one lease at a time; dropping it gives the task free.
 //! - A batch holds its leases borrowed, and is written only when each of them is the registered one of this very store.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -96,6 +96,8 @@ struct Leases {
     closed: bool,
     next: u64,
     holders: BTreeMap<TaskRange, u64>,
+    /// Asked for in vain since [`StateStore::take_wanted`].
+    wanted: BTreeSet<TaskRange>,
 }
 
 impl StateStore {
@@ -154,17 +156,38 @@ impl StateStore {
     pub fn lease(&self, task: TaskRange) -> Option<TaskLease> {
         let mut leases = self.shared.leases();
         if leases.closed || (leases.holders.contains_key(&task) && !is(Mutation::NoLease)) {
+            leases.wanted.insert(task);
             return None;
         }
+        leases.wanted.remove(&task);
+        Some(self.grant(&mut leases, task))
+    }
+
+    /// The same for somebody who only has it until another one asks: `None` also when somebody asked in vain since [`Self::take_wanted`].
+    #[must_use]
+    pub fn lease_if_unwanted(&self, task: TaskRange) -> Option<TaskLease> {
+        let mut leases = self.shared.leases();
+        if leases.closed || leases.holders.contains_key(&task) || leases.wanted.contains(&task) {
+            return None;
+        }
+        Some(self.grant(&mut leases, task))
+    }
+
+    /// The tasks whose lease was asked for in vain since the last call.
+    pub fn take_wanted(&self) -> BTreeSet<TaskRange> {
+        std::mem::take(&mut self.shared.leases().wanted)
+    }
+
+    fn grant(&self, leases: &mut Leases, task: TaskRange) -> TaskLease {
         let id = leases.next;
         leases.next += 1;
         leases.holders.insert(task.clone(), id);
-        Some(TaskLease {
+        TaskLease {
             shared: Arc::clone(&self.shared),
             prefix: prefix(&task),
             task,
             id,
-        })
+        }
     }
 
     /// Writes a batch: after a crash all of it is there, or nothing.

@@ -44,6 +44,8 @@ pub struct SubTopology {
     pub index: usize,
     /// The input topic.
     pub topic: Arc<str>,
+    /// Its partitions when this process began.
+    pub partitions: u32,
     /// What is watched there.
     pub monitors: Vec<Arc<Monitor>>,
     /// Name of the state store.

@@ -196,6 +196,7 @@ fn end_as_told(settings: &str) {
         num_stream_threads: Some(1),
         commit_interval: Duration::from_millis(100),
         transaction_timeout: Duration::from_secs(10),
+        standby: false,
         monitors,
         fail_point: Some(Arc::new(move |point: FailPoint| of_thread(format!("{point:?}")))),
     };

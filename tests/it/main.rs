@@ -6,5 +6,6 @@ mod inspect;
 mod puppet;
 mod reset;
 mod rules;
+mod standby;
 mod supervisor;
 mod world;

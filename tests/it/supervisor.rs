@@ -38,6 +38,7 @@ fn start(world: &World, threads: usize, fail_point: Option<Arc<dyn Fn(FailPoint)
         num_stream_threads: Some(threads),
         commit_interval: COMMIT_INTERVAL,
         transaction_timeout: TRANSACTION_TIMEOUT,
+        standby: false,
         monitors,
         fail_point,
     };

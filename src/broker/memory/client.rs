@@ -306,6 +306,8 @@ impl StreamClient for MemoryClient {
             };
             reading.next = fetch.next;
             taken += batch.len();
+            // As librdkafka, which tells of the end again after it went on.
+            reading.ended &= batch.is_empty();
             for (offset, record) in batch.drain(..) {
                 visit(partition, record.at(offset));
             }

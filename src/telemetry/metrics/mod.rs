@@ -50,6 +50,7 @@ pub struct Metrics {
     tasks: IntGaugeVec,
     restored: IntCounter,
     restore_remaining: Gauges,
+    standby_lag: Gauges,
     restores_from_start: IntCounter,
     tasks_corrupted: IntCounter,
     offsets_expired: IntCounter,
@@ -146,6 +147,11 @@ impl Metrics {
             restore_remaining: register.gauges(
                 "leeway_restore_remaining",
                 "Changelog records that a restore has still to read.",
+                &["topic", "partition"],
+            )?,
+            standby_lag: register.gauges(
+                "leeway_standby_lag",
+                "Changelog records that the copy of a task that runs elsewhere has still to read.",
                 &["topic", "partition"],
             )?,
             restores_from_start: register.counter(
@@ -259,6 +265,17 @@ impl Metrics {
     /// Size of the local state.
     pub fn set_state_bytes(&self, bytes: u64) {
         self.state_bytes.set(i64::try_from(bytes).unwrap_or(i64::MAX));
+    }
+
+    /// How far the copy of a task is behind its changelog.
+    pub fn standby_lag(&self, topic: &str, partition: Partition, records: u64) {
+        self.standby_lag.set(&[topic, &partition.to_string()], records as f64);
+    }
+
+    /// This instance has no copy of the task any more.
+    pub fn standby_ended(&self, topic: &str, partition: Partition) {
+        let number = partition.to_string();
+        self.standby_lag.remove_where(|labels| labels == [topic, number.as_str()]);
     }
 
     /// States of one thread's tasks; those of all threads are added up. An ended thread has none: give an empty map.
