@@ -404,7 +404,7 @@ pub trait Broker: Clone + Send + Sync + 'static {
     fn add_partitions(&self, topic: &str, partitions: u32, timeout: Duration) -> Result<(), BrokerError>;
 
     /// Reads all partitions of a topic, read-committed, from the start to where the end was when the call began.
-    /// `visit` may stop it by `Break`.
+    /// `visit` may stop it by `Break`. `timeout`: how long nothing may come.
     ///
     /// # Errors
     /// When the topic is not there or the broker does not answer.

@@ -118,10 +118,15 @@ impl Run {
     }
 
     pub(crate) fn worker(&self, state: &Path) -> Worker {
-        self.worker_of(&self.application, &self.events, state)
+        self.worker_of(&self.application, &self.events, state, false)
     }
 
-    fn worker_of(&self, application: &str, events: &str, state: &Path) -> Worker {
+    /// One that keeps copies of the others' tasks.
+    pub(crate) fn standby_worker(&self, state: &Path) -> Worker {
+        self.worker_of(&self.application, &self.events, state, true)
+    }
+
+    fn worker_of(&self, application: &str, events: &str, state: &Path, standby: bool) -> Worker {
         let reference = self.path("reference.json");
         let arguments = [
             "--application-id",
@@ -133,10 +138,10 @@ impl Run {
             "--reference",
             reference.to_str().expect("UTF-8"),
         ];
-        let properties = self.path("leeway.toml");
+        let properties = self.path(if standby { "standby.toml" } else { "leeway.toml" });
         std::fs::write(
             &properties,
-            "[kafka.properties]\n\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"1000\"\n",
+            format!("standby = {standby}\n[kafka.properties]\n\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"1000\"\n"),
         )
         .expect("written");
         let mut all = vec!["--config", properties.to_str().expect("UTF-8")];
@@ -411,7 +416,7 @@ fn the_same_input_monitored_twice_gives_the_same_bytes() {
     wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut first]);
     first.stop();
     let again = unique("twice-again");
-    let mut second = run.worker_of(&again, &other, &run.path("two"));
+    let mut second = run.worker_of(&again, &other, &run.path("two"), false);
     wait_until_consumed(bootstrap(), &again, &run.topic, PATIENCE, &mut [&mut second]);
     second.stop();
     let renamed = |mut events: std::collections::BTreeMap<_, Vec<Vec<u8>>>| {

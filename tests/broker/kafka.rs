@@ -112,11 +112,13 @@ pub(crate) fn read_committed_where(bootstrap: &str, topic: &str, wanted: impl Fn
     consumer.assign(&assignment).expect("assigned");
     let mut open = partitions;
     let mut records = Vec::new();
-    let deadline = Instant::now() + Duration::from_secs(300);
+    // Of silence.
+    let mut deadline = Instant::now() + Duration::from_secs(120);
     while open > 0 {
         assert!(Instant::now() < deadline, "{topic} could not be read to its end");
         match consumer.poll(Duration::from_millis(200)) {
             Some(Ok(message)) => {
+                deadline = Instant::now() + Duration::from_secs(120);
                 let headers = message.headers().into_iter().flat_map(|headers| headers.iter());
                 let record = OwnedRecord {
                     partition: message.partition(),

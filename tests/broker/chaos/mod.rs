@@ -301,7 +301,13 @@ impl Chaos<'_> {
     }
 
     fn start(&mut self, number: usize) {
-        let worker = self.run.worker(&self.slots[number].directory);
+        // Some keep copies of the others' tasks.
+        let directory = &self.slots[number].directory;
+        let worker = if number % 2 == 1 {
+            self.run.standby_worker(directory)
+        } else {
+            self.run.worker(directory)
+        };
         self.slots[number].state = State::Running(worker);
     }
 
