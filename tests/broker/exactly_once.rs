@@ -394,6 +394,37 @@ fn old_directory_replays_only_what_came_after_its_last_commit() {
 }
 
 #[test]
+fn instance_with_copies_takes_over_without_reading_the_changelog() {
+    let run = Run::new("standby");
+    let mut first = run.standby_worker(&run.path("one"));
+    first.wait_for("restored store", PARTITIONS as usize, PATIENCE);
+    let mut second = run.standby_worker(&run.path("two"));
+    second.wait_for("restored store", 1, PATIENCE);
+    let file = run.rows("rows.jsonl", 60_000, 19);
+    run.produce(&file, Some(20_000));
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut first, &mut second]);
+    let all_are_whole = |worker: &Worker| {
+        let lags = worker.metric("leeway_standby_lag");
+        let copies = PARTITIONS as usize - worker.partitions().len();
+        copies > 0 && lags.len() == copies && lags.iter().all(|lag| *lag == 0.0)
+    };
+    wait_for(|| all_are_whole(&second), "copies without lag");
+    let own = second.replayed().len();
+    first.kill();
+    let rest = run.rows("rest.jsonl", 60_000, 20);
+    run.produce(&rest, None);
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut second]);
+    let taken_over = second.replayed().split_off(own);
+    eprintln!("changelog records replayed with copies: {taken_over:?}");
+    assert!(
+        !taken_over.is_empty() && taken_over.iter().all(|(_, records)| *records == 0),
+        "{taken_over:?}"
+    );
+    second.stop();
+    assert_eq!(run.verify().records, 120_000);
+}
+
+#[test]
 fn the_same_input_monitored_twice_gives_the_same_bytes() {
     let run = Run::new("twice");
     let file = run.rows("rows.jsonl", 60_000, 9);

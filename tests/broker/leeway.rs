@@ -69,21 +69,35 @@ impl Worker {
 
     /// The partitions for which it publishes a lag: those that it processes. None before it has an address, or when it does not answer.
     pub(crate) fn partitions(&self) -> BTreeSet<i64> {
+        let lines = self.scrape("kafka_consumer_lag");
+        lines
+            .iter()
+            .filter_map(|line| line.split("partition=\"").nth(1)?.split('"').next()?.parse().ok())
+            .collect()
+    }
+
+    /// The values of a metric, as [`Self::partitions`].
+    pub(crate) fn metric(&self, name: &str) -> Vec<f64> {
+        self.scrape(name)
+            .iter()
+            .filter_map(|line| line.rsplit_once(' ')?.1.parse().ok())
+            .collect()
+    }
+
+    /// Lines of `/metrics`.
+    fn scrape(&self, name: &str) -> Vec<String> {
         let log = self.log();
         let Some(address) = log.split("http=").nth(1).and_then(|rest| rest.split_whitespace().next()) else {
-            return BTreeSet::new();
+            return Vec::new();
         };
         let request = ureq::get(format!("http://{address}/metrics"))
             .config()
             .timeout_global(Some(Duration::from_secs(5)))
             .build();
         let answer = request.call().and_then(|mut answer| answer.body_mut().read_to_string());
-        answer
-            .unwrap_or_default()
-            .lines()
-            .filter(|line| line.starts_with("kafka_consumer_lag{"))
-            .filter_map(|line| line.split("partition=\"").nth(1)?.split('"').next()?.parse().ok())
-            .collect()
+        let text = answer.unwrap_or_default();
+        let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'));
+        text.lines().filter(of_name).map(str::to_owned).collect()
     }
 
     /// Its exit status if it has ended.

@@ -427,7 +427,12 @@ impl Chaos<'_> {
         worker.signal(Signal::SIGTERM);
         let status = worker.wait(STOP);
         self.ended(number, &worker);
-        assert_eq!(status, Some(0), "instance {number}:\n{}", worker.log());
+        // One that has only just been started dies of the signal.
+        assert!(
+            status == Some(0) || worker.log().is_empty(),
+            "instance {number} ended with {status:?}:\n{}",
+            worker.log()
+        );
         self.compare(number);
         self.count("SIGTERMs of instances");
     }
