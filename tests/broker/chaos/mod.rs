@@ -411,7 +411,8 @@ impl Chaos<'_> {
     fn kill(&mut self, number: usize) {
         let mut worker = self.take(number);
         let partitions = worker.partitions();
-        let disturbed = self.monitor.whole_for() < WHOLE || !self.later.iter().all(|(_, what)| matches!(what, Later::Start(_)));
+        self.monitor.disturb();
+        let disturbed = self.monitor.whole_for() < WHOLE || !self.later.is_empty();
         worker.end();
         self.ended(number, &worker);
         self.monitor.killed(&partitions, disturbed);
@@ -422,6 +423,7 @@ impl Chaos<'_> {
     }
 
     fn stop(&mut self, number: usize) {
+        self.monitor.disturb();
         self.say(&format!("instance {number} is told to stop"));
         let mut worker = self.take(number);
         worker.signal(Signal::SIGTERM);
