@@ -99,8 +99,8 @@ fn worker_that_stops_inside_a_transaction_holds_readers_back_for_its_timeout_and
         wait_for(|| zombie.is_stopped(), "the stop inside a transaction");
         let stopped = Instant::now();
         if !held_back() {
-            // The client library had its records still in hand: nothing is held back, and the rest has to hold all the same.
-            eprintln!("it stopped before its records were sent");
+            // Seen on a quiet machine and not explained: its records are acknowledged at this step. The rest has to hold all the same.
+            eprintln!("no reader is held back");
         }
         // Takes over as soon as the zombie's session has ended.
         let other = run.worker(&run.path("other"));
