@@ -447,8 +447,11 @@ impl Chaos<'_> {
 
     /// Looks at what a killed instance left behind, and does something to it.
     fn leave(&mut self, number: usize) -> &'static str {
-        self.compare(number);
         let directory = self.slots[number].directory.clone();
+        if !directory.exists() {
+            return "it had not made its directory again yet";
+        }
+        self.compare(number);
         let what = match self.random.random_range(0..100) {
             0..12 => {
                 fs::remove_dir_all(&directory).expect("removed");
