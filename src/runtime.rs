@@ -304,6 +304,7 @@ impl<B: Broker> Supervisor<B> {
             application_id: application_id.to_string(),
             transactional_id: transactional_id(application_id, &self.process_id, number),
             client_id: format!("{application_id}-{}-{name}", self.process_id),
+            thread: number,
             transaction_timeout: self.transaction_timeout,
             message_bytes_max: self.message_bytes_max,
             batch_bytes_max: self.batch_bytes_max,

@@ -320,6 +320,8 @@ pub struct ClientSettings {
     pub transactional_id: String,
     /// For the broker's logs: `<application id>-<process id>-StreamThread-<n>`.
     pub client_id: String,
+    /// Its number in the process, the same after a crash: what tells static members of one process apart.
+    pub thread: usize,
     /// How long a transaction of a dead instance can hold readers back.
     pub transaction_timeout: Duration,
     /// Largest record that the producer accepts, bytes, uncompressed.

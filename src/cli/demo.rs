@@ -278,6 +278,7 @@ impl<C: StreamClient> Seen<C> {
             application_id: format!("{application_id}-reader"),
             transactional_id: format!("{application_id}-reader"),
             client_id: format!("{application_id}-reader"),
+            thread: 1,
             transaction_timeout: Duration::from_secs(10),
             message_bytes_max: 1 << 20,
             batch_bytes_max: 1 << 20,

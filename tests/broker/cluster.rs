@@ -106,7 +106,10 @@ impl Cluster {
              controller.listener.names=CONTROLLER\nlog.dirs={}\ndefault.replication.factor={replicas}\nmin.insync.replicas={in_sync}\n\
              offsets.topic.replication.factor={replicas}\noffsets.topic.num.partitions=4\n\
              transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={in_sync}\ntransaction.state.log.num.partitions=4\n\
-             group.initial.rebalance.delay.ms=0\nauto.create.topics.enable=false\ntransaction.abort.timed.out.transaction.cleanup.interval.ms=1000\n\
+             group.initial.rebalance.delay.ms=0\n\
+             group.consumer.min.session.timeout.ms=1000\ngroup.consumer.session.timeout.ms=6000\n\
+             group.consumer.min.heartbeat.interval.ms=500\ngroup.consumer.heartbeat.interval.ms=1000\n\
+             auto.create.topics.enable=false\ntransaction.abort.timed.out.transaction.cleanup.interval.ms=1000\n\
              log.retention.ms=-1\nlog.message.timestamp.after.max.ms=9223372036854775807\n",
             self.path(index, "logs").display()
         );

@@ -57,12 +57,35 @@ pub(crate) struct Run {
     pub(crate) bootstrap: String,
     /// Where its workers look for Kafka, if elsewhere.
     pub(crate) workers_bootstrap: Option<String>,
+    pub(crate) membership: Membership,
     directory: tempfile::TempDir,
     pub(crate) application: String,
     pub(crate) topic: String,
     pub(crate) events: String,
     pub(crate) dead_letters: String,
     reference: Value,
+}
+
+/// How instances are members of their group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Membership {
+    /// As by default.
+    Classic,
+    /// Each directory is a member that keeps its partitions when it comes back in time.
+    Static,
+    /// KIP-848: the broker assigns, and has the time-outs, which `Cluster` sets.
+    Consumer,
+}
+
+impl Membership {
+    fn properties(self, instance: &str) -> String {
+        let session = "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"1000\"\n";
+        match self {
+            Self::Classic => session.to_owned(),
+            Self::Static => format!("{session}\"group.instance.id\" = \"{instance}\"\n"),
+            Self::Consumer => "\"group.protocol\" = \"consumer\"\n".to_owned(),
+        }
+    }
 }
 
 impl Run {
@@ -104,6 +127,7 @@ impl Run {
         Self {
             bootstrap: bootstrap.to_owned(),
             workers_bootstrap: None,
+            membership: Membership::Classic,
             directory,
             application,
             topic,
@@ -138,12 +162,10 @@ impl Run {
             "--reference",
             reference.to_str().expect("UTF-8"),
         ];
-        let properties = self.path(if standby { "standby.toml" } else { "leeway.toml" });
-        std::fs::write(
-            &properties,
-            format!("standby = {standby}\n[kafka.properties]\n\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"1000\"\n"),
-        )
-        .expect("written");
+        let name = state.file_name().expect("a name").to_str().expect("UTF-8");
+        let properties = self.path(&format!("{name}.toml"));
+        let text = format!("standby = {standby}\n[kafka.properties]\n{}", self.membership.properties(name));
+        std::fs::write(&properties, text).expect("written");
         let mut all = vec!["--config", properties.to_str().expect("UTF-8")];
         all.extend(arguments);
         Worker::start(self.workers_bootstrap.as_ref().unwrap_or(&self.bootstrap), state, &all)

@@ -7,6 +7,7 @@ mod exactly_once;
 mod fail_points;
 mod kafka;
 mod leeway;
+mod membership;
 mod outage;
 mod proxy;
 mod reference;

@@ -127,6 +127,7 @@ impl World {
             application_id: APPLICATION.to_owned(),
             transactional_id: transactional_id(APPLICATION, process, thread),
             client_id: process.to_owned(),
+            thread: 1,
             transaction_timeout: TRANSACTION_TIMEOUT,
             message_bytes_max: 1 << 20,
             batch_bytes_max: 1 << 20,

@@ -173,6 +173,9 @@ impl QueuedConsumer {
                     partition,
                 })
             }
+            Err(KafkaError::MessageConsumptionFatal(Code::FencedInstanceId | Code::UnreleasedInstanceId)) => Some(ClientEvent::Fatal {
+                reason: "another process is this member of the group: give each instance a group.instance.id of its own".to_owned(),
+            }),
             Err(KafkaError::MessageConsumptionFatal(code)) => Some(ClientEvent::Fatal {
                 reason: format!("the consumer failed for good: {code}"),
             }),

@@ -59,7 +59,12 @@ pub(super) fn reaction(error: &KafkaError) -> Reaction {
 fn by_code(code: Code) -> Option<Reaction> {
     Some(match code {
         Code::Fenced | Code::ProducerFenced | Code::InvalidProducerEpoch => Reaction::Fenced,
-        Code::IllegalGeneration | Code::UnknownMemberId | Code::FencedInstanceId | Code::RebalanceInProgress => Reaction::Abort(AbortCause::Rejoin),
+        Code::IllegalGeneration
+        | Code::UnknownMemberId
+        | Code::FencedInstanceId
+        | Code::RebalanceInProgress
+        | Code::StaleMemberEpoch
+        | Code::FencedMemberEpoch => Reaction::Abort(AbortCause::Rejoin),
         Code::TransactionalIdAuthorizationFailed
         | Code::ClusterAuthorizationFailed
         | Code::GroupAuthorizationFailed
@@ -174,6 +179,7 @@ mod tests {
         assert_eq!(of(Code::InvalidProducerEpoch), Reaction::Fenced);
         assert_eq!(of(Code::IllegalGeneration), Reaction::Abort(AbortCause::Rejoin));
         assert_eq!(of(Code::RebalanceInProgress), Reaction::Abort(AbortCause::Rejoin));
+        assert_eq!(of(Code::StaleMemberEpoch), Reaction::Abort(AbortCause::Rejoin));
         assert_eq!(of(Code::MessageSizeTooLarge), Reaction::Abort(AbortCause::Refused));
         assert_eq!(of(Code::NotEnoughReplicas), Reaction::Abort(AbortCause::Unavailable));
         assert_eq!(of(Code::DestroyBroker), Reaction::Abort(AbortCause::Unavailable));

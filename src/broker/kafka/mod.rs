@@ -56,18 +56,18 @@ type Hook = Arc<dyn Fn(TransactionStep) + Send + Sync>;
 #[derive(Clone)]
 pub struct KafkaBroker {
     properties: Arc<BTreeMap<String, String>>,
+    /// Those of [`MEMBERSHIP`].
+    membership: Arc<BTreeMap<String, String>>,
     /// Asks for high watermarks: the answer follows the client's isolation level, so it takes a client that reads uncommitted.
     uncommitted: Arc<OnceLock<BaseConsumer>>,
     hook: Option<Hook>,
 }
 
 /// Properties that would break exactly-once or belong to Leeway, with the reason.
-const REFUSED: [(&str, &str); 20] = [
+const REFUSED: [(&str, &str); 18] = [
     ("bootstrap.servers", "it has a key of its own, kafka.bootstrap_servers"),
     ("metadata.broker.list", "it has a key of its own, kafka.bootstrap_servers"),
     ("group.id", "the consumer group is the application id"),
-    ("group.protocol", "only the classic protocol keeps the promise here"),
-    ("group.instance.id", "static membership is not available"),
     ("client.id", "it names instance and thread"),
     ("enable.auto.commit", "offsets are committed in the transaction only"),
     ("enable.auto.offset.store", "offsets are committed in the transaction only"),
@@ -88,6 +88,15 @@ const REFUSED: [(&str, &str); 20] = [
     ("message.max.bytes", "it follows the input topic's max.message.bytes"),
 ];
 
+/// How a stream thread is a member of its group. No other client gets them.
+const MEMBERSHIP: [&str; 3] = ["group.protocol", "group.remote.assignor", STATIC];
+
+/// Static membership. Each thread is a member of its own, so its number is appended.
+const STATIC: &str = "group.instance.id";
+
+/// What brokers decide for members of KIP-848's protocol.
+const DECIDED_BY_BROKERS: [&str; 3] = ["session.timeout.ms", "heartbeat.interval.ms", "group.protocol.type"];
+
 /// Why a librdkafka property may not be set, if it may not.
 #[must_use]
 pub fn refused_property(name: &str) -> Option<&'static str> {
@@ -100,19 +109,36 @@ impl KafkaBroker {
     /// # Errors
     /// When librdkafka does not take a property or its value.
     pub fn new(bootstrap_servers: &str, properties: &BTreeMap<String, String>) -> Result<Self, BrokerError> {
-        let mut properties = properties.clone();
+        let is_membership = |name: &String| MEMBERSHIP.contains(&name.as_str());
+        let (membership, mut properties): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            properties.clone().into_iter().partition(|(name, _)| is_membership(name));
         properties.insert("bootstrap.servers".to_owned(), bootstrap_servers.to_owned());
         let broker = Self {
             properties: Arc::new(properties),
+            membership: Arc::new(membership),
             uncommitted: Arc::default(),
             hook: None,
         };
         // Sees every wrong property at once, before anything waits for a broker.
-        broker
-            .config()
+        let mut config = broker.config();
+        for (name, value) in broker.membership.iter() {
+            config.set(name, value);
+        }
+        config
             .create_native_config()
             .map_err(|error| BrokerError::Refused(errors::text(&error)))?;
+        let decided = DECIDED_BY_BROKERS.iter().find(|name| broker.properties.contains_key(**name));
+        if let Some(name) = decided.filter(|_| broker.has_consumer_protocol()) {
+            return Err(BrokerError::Refused(format!(
+                "{name} cannot be set with group.protocol=consumer: the brokers decide it; see their group.consumer.* settings"
+            )));
+        }
         Ok(broker)
+    }
+
+    /// Whether members speak KIP-848's protocol, in which the broker assigns.
+    fn has_consumer_protocol(&self) -> bool {
+        self.membership.get("group.protocol").is_some_and(|protocol| protocol == "consumer")
     }
 
     /// The same cluster, with a test's hook in each transaction.
@@ -156,9 +182,16 @@ impl KafkaBroker {
 
     fn group_consumer_config(&self, settings: &ClientSettings) -> ClientConfig {
         let mut config = self.consumer_config(&settings.application_id);
-        config
-            .set("client.id", &settings.client_id)
-            .set("partition.assignment.strategy", "cooperative-sticky");
+        config.set("client.id", &settings.client_id);
+        for (name, value) in self.membership.iter() {
+            match name.as_str() {
+                STATIC => config.set(name, format!("{value}-{}", settings.thread)),
+                _ => config.set(name, value),
+            };
+        }
+        if !self.has_consumer_protocol() {
+            config.set("partition.assignment.strategy", "cooperative-sticky");
+        }
         // Bounds what one thread holds of records that it has not looked at yet.
         for (name, value) in [("queued.max.messages.kbytes", "32768"), ("fetch.wait.max.ms", "100")] {
             if !self.properties.contains_key(name) {

@@ -7,7 +7,7 @@ use leeway::broker::kafka::KafkaBroker;
 use leeway::broker::{AbortCause, Broker, BrokerError, ClientEvent, CommitOutcome, StreamClient, TopicPartition};
 use leeway_topology::ids::{Offset, Partition};
 
-use super::{Member, PATIENCE, at, broker, fill, offsets, out, topic, unique};
+use super::{Member, PATIENCE, at, broker, broker_with, fill, offsets, out, topic, unique};
 
 #[test]
 fn a_rebalance_moves_only_the_difference_and_old_group_metadata_is_refused() {
@@ -76,6 +76,58 @@ fn a_rebalance_moves_only_the_difference_and_old_group_metadata_is_refused() {
     }
     println!("partitions of the one that left came after {:?}", begun.elapsed());
     second.close(Duration::from_secs(5));
+}
+
+/// The broker bumps epochs when it assigns anew. What a member may commit with an old one is what it has had since.
+#[test]
+fn member_of_the_consumer_protocol_commits_nothing_for_a_partition_that_went_to_another_one() {
+    let broker = broker_with(&[("group.protocol", "consumer")]);
+    let (input, output) = (topic(&broker, 4), topic(&broker, 1));
+    let application_id = unique("app");
+    let mut first = Member::new(&broker, &application_id, "1");
+    first.ready();
+    first.join(&input, 4);
+    let (old, before) = (first.client.group_metadata(), first.owned.clone());
+    let mut second = Member::new(&broker, &application_id, "2");
+    second.ready();
+    second.client.subscribe(std::slice::from_ref(&input));
+    let deadline = Instant::now() + PATIENCE;
+    while second.owned.len() < 2 {
+        if first.next().is_none() && second.next().is_none() {
+            second.client.wait(Duration::from_millis(5));
+        }
+        assert!(Instant::now() < deadline, "first {:#?} second {:#?}", first.log, second.log);
+    }
+    assert!(first.owned.is_disjoint(&second.owned));
+    let moved = before.intersection(&second.owned).next().expect("one moved").clone();
+    let outcome = first.commit(1, vec![out(&at(&output, 0), "zombie")], &[(&moved, 50, "old")], old);
+    let refused = matches!(
+        &outcome,
+        CommitOutcome::Aborted {
+            cause: AbortCause::Rejoin,
+            ..
+        }
+    );
+    assert!(refused, "{outcome:?}");
+    let group = second.client.group_metadata();
+    let outcome = second.commit(1, vec![out(&at(&output, 0), "member")], &[(&moved, 60, "new")], group);
+    assert!(matches!(outcome, CommitOutcome::Committed { .. }), "{outcome:?}");
+    first.close(Duration::from_secs(5));
+    second.close(Duration::from_secs(5));
+}
+
+#[test]
+fn what_brokers_decide_is_refused_with_the_consumer_protocol_before_anything_is_asked() {
+    for name in ["session.timeout.ms", "heartbeat.interval.ms"] {
+        let properties = [("group.protocol", "consumer"), (name, "6000")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let Err(refused) = KafkaBroker::new("127.0.0.1:9", &properties.into()) else {
+            panic!("{name} was taken");
+        };
+        assert!(
+            refused.to_string().contains(name) && refused.to_string().contains("group.consumer.*"),
+            "{refused}"
+        );
+    }
 }
 
 #[test]

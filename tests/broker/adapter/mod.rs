@@ -122,6 +122,7 @@ impl Member {
             application_id: application_id.to_owned(),
             transactional_id: format!("{application_id}-{thread}"),
             client_id: format!("{application_id}-StreamThread-{thread}"),
+            thread: 1,
             transaction_timeout,
             message_bytes_max: 1_000_000,
             batch_bytes_max: 1_000_000,

@@ -9,7 +9,7 @@
 //!                  \--> changelog followed, recoveries measured
 //! ```
 //!
-//! `make chaos MINUTES=60 SEED=7` for long; the test is the same in one minute.
+//! `make chaos MINUTES=60 SEED=7` for long; the test is the same in three minutes.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -25,7 +25,7 @@ use rand::{RngExt as _, SeedableRng};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::exactly_once::{PARTITIONS, Run};
+use crate::exactly_once::{Membership, PARTITIONS, Run};
 use crate::kafka::{OwnedRecord, positions, read_committed_where};
 use crate::leeway::{Worker, leeway, output};
 use crate::proxy::Fault;
@@ -74,14 +74,21 @@ fn whatever_dies_nothing_is_lost_doubled_or_wrong() {
         let text = std::env::var(name).ok().filter(|text| !text.is_empty());
         text.map_or(default, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
     };
-    let (seed, minutes) = (setting("LEEWAY_CHAOS_SEED", 1.0) as u64, setting("LEEWAY_CHAOS_MINUTES", 1.0));
+    let (seed, minutes) = (setting("LEEWAY_CHAOS_SEED", 1.0) as u64, setting("LEEWAY_CHAOS_MINUTES", 3.0));
     let rate = setting("LEEWAY_CHAOS_RATE", 20_000.0) as u64;
-    eprintln!("chaos: seed {seed}, {minutes} minutes, {rate} records a second");
+    let membership = match std::env::var("LEEWAY_CHAOS_GROUP").unwrap_or_default().as_str() {
+        "" | "classic" => Membership::Classic,
+        "static" => Membership::Static,
+        "consumer" => Membership::Consumer,
+        other => panic!("LEEWAY_CHAOS_GROUP is classic, static or consumer, not {other}"),
+    };
+    eprintln!("chaos: seed {seed}, {minutes} minutes, {rate} records a second, {membership:?} members");
     let length = Duration::from_secs_f64(minutes * 60.0);
 
     let kafka = Cluster::start_behind_proxies(BROKERS);
     let mut run = Run::on(&kafka.bootstrap, "chaos");
     run.workers_bootstrap = Some(kafka.proxied_bootstrap());
+    run.membership = membership;
     let rows = run.rows("rows.jsonl", 200_000, seed);
     let changelog = format!("{}-windows-{}-changelog", run.application, run.topic);
     let mut chaos = Chaos {

@@ -25,6 +25,7 @@ fn consumer(cluster: &MockCluster<'_, DefaultProducerContext>) -> QueuedConsumer
         application_id: "app".to_owned(),
         transactional_id: "app-1".to_owned(),
         client_id: "app-1".to_owned(),
+        thread: 1,
         transaction_timeout: Duration::from_secs(10),
         message_bytes_max: 1_000_000,
         batch_bytes_max: 1_000_000,

@@ -65,6 +65,7 @@ impl World {
             application_id: GROUP.to_owned(),
             transactional_id: format!("{GROUP}-{name}"),
             client_id: name.to_owned(),
+            thread: 1,
             transaction_timeout: TRANSACTION_TIMEOUT,
             message_bytes_max: 1 << 20,
             batch_bytes_max: 1 << 20,
