@@ -2,7 +2,6 @@
 //!
 //! The process that gets it is this test binary, started once more: it runs the real runtime with a hook that sends the signal where it is told to.
 
-use std::collections::BTreeMap;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::process::{Child, Command};
@@ -11,7 +10,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use leeway::broker::Broker as _;
 use leeway::broker::kafka::{KafkaBroker, TransactionStep};
 use leeway::http::Health;
 use leeway::reference_topic;
@@ -28,7 +26,7 @@ use nix::unistd::Pid;
 
 use crate::cluster::bootstrap;
 use crate::exactly_once::{PATIENCE, Run, wait_for};
-use crate::kafka::wait_until_consumed;
+use crate::kafka::{stable_and_end, wait_until_consumed};
 
 /// Set in the process that is to get a signal: at which step, which one, and with what settings.
 const CHILD: &str = "LEEWAY_TEST_FAIL_POINT";
@@ -43,6 +41,12 @@ const STEPS: [&str; 7] = [
     "BeforeStoreWrite",
     "AfterStoreWrite",
 ];
+
+/// As the default is.
+const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How often the test's broker looks for transactions past their time-out.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Epochs that pass a step before the signal: so that there is a state to come back to.
 const PASSES: u32 = 3;
@@ -85,27 +89,29 @@ fn worker_that_stops_inside_a_transaction_holds_readers_back_for_its_timeout_and
             .spawn()
             .expect("it starts"),
     );
-    let broker = KafkaBroker::new(bootstrap(), &BTreeMap::new()).expect("a broker");
     // An epoch of few records may have no event; it always has its tasks' progress.
     let changelog = format!("{}-windows-{}-changelog", run.application, run.topic);
-    let held_back = || {
-        [&run.events, &changelog].iter().any(|topic| {
-            let positions = broker.group_positions(&run.application, topic, PATIENCE).expect("positions");
-            positions.iter().any(|(_, _, range)| range.last_stable < range.high_watermark)
-        })
-    };
+    let topics = [run.events.as_str(), &changelog];
+    let now = || topics.map(|topic| stable_and_end(bootstrap(), topic));
     let mut other = std::thread::scope(|scope| {
         scope.spawn(|| run.produce(&file, Some(10_000)));
         wait_for(|| zombie.is_stopped(), "the stop inside a transaction");
         let stopped = Instant::now();
-        if !held_back() {
-            // Seen on a quiet machine and not explained: its records are acknowledged at this step. The rest has to hold all the same.
-            eprintln!("no reader is held back");
-        }
+        let held_back: Vec<_> = now()
+            .into_iter()
+            .zip(topics)
+            .flat_map(|(ranges, topic)| ranges.into_iter().map(move |(partition, (stable, end))| (topic, partition, stable, end)))
+            .filter(|(_, _, stable, end)| stable < end)
+            .collect();
+        assert!(!held_back.is_empty(), "its records are acknowledged and not committed");
         // Takes over as soon as the zombie's session has ended.
         let other = run.worker(&run.path("other"));
-        wait_for(|| !held_back(), "the end of its transaction");
-        eprintln!("readers were held back for {:.1} s", stopped.elapsed().as_secs_f64());
+        let is_readable = |(topic, partition, _, end): &(&str, i32, i64, i64)| stable_and_end(bootstrap(), topic)[partition].0 >= *end;
+        wait_for(|| held_back.iter().all(is_readable), "the end of its transaction");
+        let held = stopped.elapsed();
+        eprintln!("readers were held back for {:.1} s", held.as_secs_f64());
+        // Room for a busy machine; librdkafka's own default would be 60 s.
+        assert!(held < 2 * (TRANSACTION_TIMEOUT + SWEEP), "{held:?}");
         other
     });
     wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut other]);
@@ -202,7 +208,7 @@ fn end_as_told(settings: &str) {
         process_id: directory.process_id().to_owned(),
         num_stream_threads: Some(1),
         commit_interval: Duration::from_millis(100),
-        transaction_timeout: Duration::from_secs(10),
+        transaction_timeout: TRANSACTION_TIMEOUT,
         standby: false,
         monitors,
         fail_point: Some(Arc::new(move |point: FailPoint| of_thread(format!("{point:?}")))),

@@ -166,6 +166,25 @@ pub(crate) fn positions(bootstrap: &str, group: &str, topic: &str) -> BTreeMap<i
         .collect()
 }
 
+/// By partition, up to where readers of committed records see a topic, and its end. Not asked by way of the group's offsets: a transaction that has
+/// those too holds back the answer.
+pub(crate) fn stable_and_end(bootstrap: &str, topic: &str) -> BTreeMap<i32, (i64, i64)> {
+    let [committed, all] = ["read_committed", "read_uncommitted"].map(|level| -> BaseConsumer {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", bootstrap)
+            .set("isolation.level", level)
+            .set("log_level", "0");
+        config.create().expect("a consumer")
+    });
+    let metadata = committed.fetch_metadata(Some(topic), TIMEOUT).expect("metadata");
+    let end = |of: &BaseConsumer, partition| patiently("watermarks", || of.fetch_watermarks(topic, partition, TIMEOUT)).1;
+    let partitions = metadata.topics()[0].partitions().iter().map(|partition| partition.id());
+    partitions
+        .map(|partition| (partition, (end(&committed, partition), end(&all, partition))))
+        .collect()
+}
+
 /// Asks again while a leader or coordinator was just made, or moves.
 fn patiently<T>(what: &str, request: impl Fn() -> KafkaResult<T>) -> T {
     let deadline = Instant::now() + 2 * TIMEOUT;
