@@ -94,7 +94,8 @@ fn worker_that_stops_inside_a_transaction_holds_readers_back_for_its_timeout_and
     let topics = [run.events.as_str(), &changelog];
     let now = || topics.map(|topic| stable_and_end(bootstrap(), topic));
     let mut other = std::thread::scope(|scope| {
-        scope.spawn(|| run.produce(&file, Some(10_000)));
+        // Slowly, so that one which joins late still needs more epochs than it passes.
+        scope.spawn(|| run.produce(&file, Some(3000)));
         wait_for(|| zombie.is_stopped(), "the stop inside a transaction");
         let stopped = Instant::now();
         let held_back: Vec<_> = now()
