@@ -81,6 +81,6 @@ bench: ## Throughput on a real Kafka, beside a bare consumer (release build; abo
 compose: ## Validate docker-compose.yml with the real Compose parser
 	scripts/validate-compose
 
-chaos: $(PYTHON) ## Three brokers, up to five instances, everything dies: make chaos MINUTES=how-long SEED=which GROUP=classic,static,consumer
+chaos: $(PYTHON) ## Three brokers, up to five instances, everything dies: make chaos MINUTES=how-long SEED=which GROUP=classic|static|consumer
 	LEEWAY_TEST_PYTHON=$(PYTHON) LEEWAY_CHAOS_MINUTES=$(or $(MINUTES),60) LEEWAY_CHAOS_SEED=$(or $(SEED),1) LEEWAY_CHAOS_RATE=$(RATE) LEEWAY_CHAOS_GROUP=$(GROUP) \
 	  cargo test --test broker -- --test-threads 1 --nocapture --exact chaos::whatever_dies_nothing_is_lost_doubled_or_wrong

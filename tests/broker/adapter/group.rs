@@ -1,6 +1,7 @@
 //! Members come and go, and a client is always closed.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leeway::broker::kafka::KafkaBroker;
@@ -8,6 +9,18 @@ use leeway::broker::{AbortCause, Broker, BrokerError, ClientEvent, CommitOutcome
 use leeway_topology::ids::{Offset, Partition};
 
 use super::{Member, PATIENCE, at, broker, broker_with, fill, offsets, out, topic, unique};
+
+/// The second one joins, until it has two of the first one's partitions.
+fn share(input: &Arc<str>, first: &mut Member, second: &mut Member) {
+    second.client.subscribe(std::slice::from_ref(input));
+    let deadline = Instant::now() + PATIENCE;
+    while second.owned.len() < 2 {
+        if first.next().is_none() && second.next().is_none() {
+            second.client.wait(Duration::from_millis(5));
+        }
+        assert!(Instant::now() < deadline, "first {:#?} second {:#?}", first.log, second.log);
+    }
+}
 
 #[test]
 fn a_rebalance_moves_only_the_difference_and_old_group_metadata_is_refused() {
@@ -27,14 +40,7 @@ fn a_rebalance_moves_only_the_difference_and_old_group_metadata_is_refused() {
     let mut second = Member::new(&broker, &application_id, "2");
     second.begin = Some(Offset(0));
     second.ready();
-    second.client.subscribe(std::slice::from_ref(&input));
-    let deadline = Instant::now() + PATIENCE;
-    while second.owned.len() < 2 {
-        if first.next().is_none() && second.next().is_none() {
-            second.client.wait(Duration::from_millis(5));
-        }
-        assert!(Instant::now() < deadline, "first {:#?} second {:#?}", first.log, second.log);
-    }
+    share(&input, &mut first, &mut second);
     assert_eq!(first.owned.len(), 2);
     assert!(first.owned.is_disjoint(&second.owned));
     let all: BTreeSet<_> = first.owned.union(&second.owned).cloned().collect();
@@ -90,14 +96,7 @@ fn member_of_the_consumer_protocol_commits_nothing_for_a_partition_that_went_to_
     let (old, before) = (first.client.group_metadata(), first.owned.clone());
     let mut second = Member::new(&broker, &application_id, "2");
     second.ready();
-    second.client.subscribe(std::slice::from_ref(&input));
-    let deadline = Instant::now() + PATIENCE;
-    while second.owned.len() < 2 {
-        if first.next().is_none() && second.next().is_none() {
-            second.client.wait(Duration::from_millis(5));
-        }
-        assert!(Instant::now() < deadline, "first {:#?} second {:#?}", first.log, second.log);
-    }
+    share(&input, &mut first, &mut second);
     assert!(first.owned.is_disjoint(&second.owned));
     let moved = before.intersection(&second.owned).next().expect("one moved").clone();
     let outcome = first.commit(1, vec![out(&at(&output, 0), "zombie")], &[(&moved, 50, "old")], old);
@@ -112,6 +111,9 @@ fn member_of_the_consumer_protocol_commits_nothing_for_a_partition_that_went_to_
     let group = second.client.group_metadata();
     let outcome = second.commit(1, vec![out(&at(&output, 0), "member")], &[(&moved, 60, "new")], group);
     assert!(matches!(outcome, CommitOutcome::Committed { .. }), "{outcome:?}");
+    // Nobody can list them by the classic protocol; the broker sees to it all the same.
+    let refused = broker.delete_group(&application_id, PATIENCE);
+    assert!(matches!(&refused, Err(BrokerError::Refused(_))), "{refused:?}");
     first.close(Duration::from_secs(5));
     second.close(Duration::from_secs(5));
 }
