@@ -58,6 +58,9 @@ pub(crate) struct Run {
     /// Where its workers look for Kafka, if elsewhere.
     pub(crate) workers_bootstrap: Option<String>,
     pub(crate) membership: Membership,
+    pub(crate) session_timeout_ms: u32,
+    /// Of each worker: as many on any machine.
+    pub(crate) num_stream_threads: u32,
     directory: tempfile::TempDir,
     pub(crate) application: String,
     pub(crate) topic: String,
@@ -78,10 +81,10 @@ pub(crate) enum Membership {
 }
 
 impl Membership {
-    fn properties(self, instance: &str) -> String {
-        let session = "\"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"1000\"\n";
+    fn properties(self, instance: &str, session_timeout_ms: u32) -> String {
+        let session = format!("\"session.timeout.ms\" = \"{session_timeout_ms}\"\n\"heartbeat.interval.ms\" = \"1000\"\n");
         match self {
-            Self::Classic => session.to_owned(),
+            Self::Classic => session,
             Self::Static => format!("{session}\"group.instance.id\" = \"{instance}\"\n"),
             Self::Consumer => "\"group.protocol\" = \"consumer\"\n".to_owned(),
         }
@@ -128,6 +131,8 @@ impl Run {
             bootstrap: bootstrap.to_owned(),
             workers_bootstrap: None,
             membership: Membership::Classic,
+            session_timeout_ms: 6000,
+            num_stream_threads: 2,
             directory,
             application,
             topic,
@@ -164,7 +169,11 @@ impl Run {
         ];
         let name = state.file_name().expect("a name").to_str().expect("UTF-8");
         let properties = self.path(&format!("{name}.toml"));
-        let text = format!("standby = {standby}\n[kafka.properties]\n{}", self.membership.properties(name));
+        let text = format!(
+            "num_stream_threads = {}\nstandby = {standby}\n[kafka.properties]\n{}",
+            self.num_stream_threads,
+            self.membership.properties(name, self.session_timeout_ms)
+        );
         std::fs::write(&properties, text).expect("written");
         let mut all = vec!["--config", properties.to_str().expect("UTF-8")];
         all.extend(arguments);

@@ -23,6 +23,9 @@ fn rebalances(worker: &Worker) -> usize {
 fn static_member_that_is_back_in_time_has_its_partitions_again_and_nobody_else_notices() {
     let mut run = Run::new("static");
     run.membership = Membership::Static;
+    // Back in time, however slow the machine; and with one thread each, work that is shared is settled.
+    run.session_timeout_ms = 60_000;
+    run.num_stream_threads = 1;
     let file = run.rows("rows.jsonl", 60_000, 31);
     let (mut one, two) = (run.worker(&run.path("one")), run.worker(&run.path("two")));
     wait_for(|| share_all(&[&one, &two]), "shared work");
@@ -30,7 +33,9 @@ fn static_member_that_is_back_in_time_has_its_partitions_again_and_nobody_else_n
     let (mine, noticed) = (one.partitions(), rebalances(&two));
     one.end();
     let mut one = run.worker(&run.path("one"));
-    wait_for(|| one.partitions() == mine, "the same partitions");
+    one.wait_for("restored store", mine.len(), PATIENCE);
+    wait_for(|| one.partitions().len() == mine.len(), "as many partitions");
+    assert_eq!(one.partitions(), mine);
     let rest = run.rows("rest.jsonl", 60_000, 32);
     run.produce(&rest, None);
     let mut two = two;
