@@ -8,7 +8,7 @@ use std::fmt;
 pub(crate) struct Coverage(BTreeMap<String, u64>);
 
 /// What must have happened in a number of runs, for them to say anything.
-const EXPECTED: [&str; 68] = [
+const EXPECTED: [&str; 72] = [
     // Instances.
     "crash",
     "crash at EpochSealed",
@@ -26,6 +26,11 @@ const EXPECTED: [&str; 68] = [
     "others go on while a thread stands at AfterStoreWrite",
     "stop",
     "all crash at once",
+    // Standbys.
+    "process with copies",
+    "a copy begins",
+    "a copy is given up",
+    "crash with copies",
     // Disks.
     "state in memory",
     "state in RocksDB",

@@ -9,6 +9,7 @@ use std::time::Duration;
 use leeway::broker::memory::{CommitStep, MemoryClient, RebalanceProtocol};
 use leeway::broker::{Broker, CommittedOffset, NewTopic, OutRecord, PlainProducer, TopicPartition};
 use leeway::epoch::EpochTag;
+use leeway::standby::StandbyThread;
 use leeway::stream_thread::{Step, StreamThread, ThreadError};
 use leeway::task::progress::{Checkpoint, Progress, checkpoint_key};
 use leeway::telemetry::metrics::Metrics;
@@ -50,8 +51,10 @@ const ROCKSDB_IN_RUNS: u32 = 25;
 struct Process {
     disk: Disk,
     threads: Vec<Seat>,
+    /// Every second one has copies of the others' tasks.
+    standby: Option<StandbyThread<MemoryClient>>,
     stopping: bool,
-    /// By thread.
+    /// By thread; the last one is the standby's.
     asleep_until: Vec<Duration>,
 }
 
@@ -404,18 +407,26 @@ impl Simulation<'_> {
                 Seat::Between(Box::new(thread))
             })
             .collect();
+        let standby = self.draws(500).then(|| {
+            self.coverage.count("process with copies");
+            StandbyThread::new(self.world.client(&disk.name, 0), context)
+        });
         self.processes.push(Process {
-            asleep_until: vec![Duration::ZERO; threads.len()],
+            asleep_until: vec![Duration::ZERO; threads.len() + 1],
             disk,
             threads,
+            standby,
             stopping: false,
         });
     }
 
     /// As SIGKILL: nothing is said to anybody. Something may befall the disk, after it was looked at.
     fn crash(&mut self, at: usize) -> Result<(), String> {
-        let Process { disk, threads, .. } = self.processes.swap_remove(at);
+        let Process { disk, threads, standby, .. } = self.processes.swap_remove(at);
         threads.into_iter().for_each(Seat::kill);
+        if standby.is_some_and(|standby| standby.following() > 0) {
+            self.coverage.count("crash with copies");
+        }
         self.leave(disk)
     }
 
@@ -457,8 +468,11 @@ impl Simulation<'_> {
                 Fate::Alive => at += 1,
                 Fate::Gone => self.crash(at)?,
                 Fate::Stopped => {
-                    let Process { disk, threads, .. } = self.processes.swap_remove(at);
+                    let Process { disk, threads, standby, .. } = self.processes.swap_remove(at);
                     threads.into_iter().for_each(Seat::close);
+                    if let Some(standby) = standby {
+                        standby.close(self.world.now(), Duration::ZERO);
+                    }
                     self.leave(disk)?;
                 }
             }
@@ -493,7 +507,24 @@ impl Simulation<'_> {
                 },
             }
         }
+        self.step_standby(at);
         Ok(if stopped == threads { Fate::Stopped } else { Fate::Alive })
+    }
+
+    fn step_standby(&mut self, at: usize) {
+        let now = self.world.now();
+        let process = &mut self.processes[at];
+        let Some(standby) = &mut process.standby else { return };
+        if process.asleep_until.last().is_some_and(|until| now.elapsed < *until) {
+            return;
+        }
+        let before = standby.following();
+        standby.step(now);
+        match standby.following() {
+            after if after > before => self.coverage.count("a copy begins"),
+            after if after < before => self.coverage.count("a copy is given up"),
+            _ => {}
+        }
     }
 
     /// A step, or the rest of one; `None`: it stands in the middle.
@@ -533,6 +564,7 @@ impl Simulation<'_> {
         self.world.pass(Duration::from_secs(60));
         while let Some(process) = self.processes.pop() {
             process.threads.into_iter().for_each(Seat::kill);
+            drop(process.standby);
             self.leave(process.disk)?;
         }
         History::follow(&mut self.histories, &self.world);
