@@ -15,7 +15,7 @@ export CXX := ccache c++
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help demo test check lint purity unit broker doc deny compose bench simulate mutations chaos fuzz
+.PHONY: help demo test check lint purity unit broker doc deny compose bench bench-recovery simulate mutations chaos fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ fuzz: ## Feed what Leeway reads from others with anything: make fuzz SECONDS=for
 
 bench: ## Throughput on a real Kafka, beside a bare consumer (release build; about 5 minutes and 1 GB of disk when built)
 	cargo bench --bench throughput
+
+bench-recovery: ## Time to the first event after a kill, with 1 GB of state (release build; 10 GB of memory, 5 GB of disk)
+	cargo bench --bench recovery
 
 compose: ## Validate docker-compose.yml with the real Compose parser
 	scripts/validate-compose

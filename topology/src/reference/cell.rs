@@ -1,7 +1,8 @@
 //! Cells of a table and the types of its columns: one rule for building a reference and for producing, so that a file that is built as reference
 //! and then sent has PSI 0.
 
-use crate::binning::category_of_number;
+use crate::binning::{Bins, category_of_number};
+use crate::record::{Missing, Observation};
 
 /// Texts that mean: nothing here. (Infinities do too, as numbers outside the finite doubles.)
 const MISSING_TEXTS: [&str; 6] = ["", "NA", "N/A", "NaN", "null", "None"];
@@ -44,6 +45,18 @@ impl<'a> Cell<'a> {
             (cell @ Self::Number(_), ColumnType::Number) | (cell @ Self::Bool(_), ColumnType::Bool) => cell,
             (Self::Number(number), ColumnType::Text) if category_of_number(number).is_some() => Self::Number(number),
             (_, _) => Self::Text(raw),
+        }
+    }
+
+    /// What a cell says of a feature: as [`Self::to_json`] does when it is sent. `None`: the table has no such column.
+    #[must_use]
+    pub fn observe(cell: Option<Self>, bins: &Bins) -> Observation {
+        match cell {
+            None => bins.missing(Missing::Absent),
+            Some(Self::Missing) => bins.missing(Missing::Null),
+            Some(Self::Number(number)) => bins.observe_number(number),
+            Some(Self::Bool(value)) => bins.observe_bool(value),
+            Some(Self::Text(text)) => bins.observe_text(text),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The JSON document of a reference, as files and the reference topic hold it.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// The whole document.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -33,6 +33,11 @@ fn json(value: &impl Serialize) -> String {
     serde_json::to_string(value).unwrap_or_default()
 }
 
+/// Null if there is none, but never left out: the feature would be written back with a null, which the version does not cover.
+fn range_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<(f64, f64)>, D::Error> {
+    Option::deserialize(deserializer)
+}
+
 /// One feature. The order of the fields is the order in the file. A field that is not known is refused: the version covers it, and writing the
 /// feature again would lose it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -44,6 +49,7 @@ pub(super) enum FeatureDocument {
         kind: Numeric,
         binning: EdgeBinning,
         edges: Vec<f64>,
+        #[serde(deserialize_with = "range_or_null")]
         range: Option<(f64, f64)>,
         counts: Vec<u64>,
         missing: u64,
@@ -54,6 +60,7 @@ pub(super) enum FeatureDocument {
         kind: Numeric,
         binning: DiscreteBinning,
         values: Vec<f64>,
+        #[serde(deserialize_with = "range_or_null")]
         range: Option<(f64, f64)>,
         counts: Vec<u64>,
         other: u64,

@@ -49,6 +49,19 @@ fn an_edited_document_is_refused_with_what_to_do() {
 }
 
 #[test]
+fn range_may_be_null_but_not_left_out() {
+    let document = |range: &str| {
+        let features = format!(r#"[{{"name":"a","kind":"numeric","binning":"edges","edges":[1.0],{range}"counts":[2,3],"missing":0}}]"#);
+        let version = version_of(&serde_json::from_str(&features).unwrap()).unwrap();
+        format!(r#"{{"schema_version": 1, "version": "{version}", "monitor": "default", "rows": 5, "features": {features}}}"#)
+    };
+    let reference = Reference::from_json(document(r#""range":null,"#).as_bytes()).unwrap();
+    assert_eq!(Reference::from_json(&reference.to_json()).unwrap().version(), reference.version());
+    let error = Reference::from_json(document("").as_bytes()).unwrap_err();
+    assert!(matches!(error, ReferenceError::Malformed(_)), "{error}");
+}
+
+#[test]
 fn another_schema_version_is_named() {
     let newer = String::from_utf8(plans().to_json())
         .unwrap()
