@@ -185,7 +185,11 @@ impl Bench {
             self.topic,
             self.events,
             self.path("reference.json").display(),
-            if way == Way::OldDirectoryStatic { "\"group.instance.id\" = \"big\"\n" } else { "" },
+            if way == Way::OldDirectoryStatic {
+                "\"group.instance.id\" = \"big\"\n"
+            } else {
+                ""
+            },
         );
         std::fs::write(&config, text).expect("settings are written");
         leeway::Worker::start(self.bootstrap, &self.path(name), &["--config", &config.to_string_lossy()])
@@ -262,7 +266,9 @@ impl Bench {
         while !partitions.is_subset(&seen) {
             worker.expect_running();
             assert!(killed.elapsed() < PATIENCE, "{}", worker.log());
-            let Some(message) = events.poll(Duration::from_millis(100)) else { continue };
+            let Some(message) = events.poll(Duration::from_millis(100)) else {
+                continue;
+            };
             let message = message.expect("an event");
             let event: serde_json::Value = serde_json::from_slice(message.payload().unwrap_or_default()).expect("JSON");
             let partition = event["partition"].as_i64().expect("a partition");

@@ -172,8 +172,13 @@ impl<C: StreamClient> StreamThread<C> {
     pub fn step(&mut self, now: Now) -> Result<Step, ThreadError> {
         let mut busy = false;
         while let Some(event) = self.client.next_event() {
+            // A large state takes a second to open; the tasks that have theirs go on in between.
+            let opens_a_state = matches!(event, ClientEvent::RestoreEnd(_));
             self.on_event(event, now)?;
             busy = true;
+            if opens_a_state {
+                break;
+            }
         }
         busy |= self.restore(now)?;
         busy |= self.process(now)?;
