@@ -373,6 +373,17 @@ mod on_disk {
         assert_eq!(entries(&lease(&store, "windows", 0)), texts(&[("k", "v")]));
     }
 
+    /// What a process that dies now leaves: the files as they are.
+    fn crashed(directory: &Path) -> tempfile::TempDir {
+        let crashed = tempfile::tempdir().unwrap();
+        fs::create_dir(crashed.path().join("db")).unwrap();
+        fs::copy(directory.join("process.json"), crashed.path().join("process.json")).unwrap();
+        for file in fs::read_dir(directory.join("db")).unwrap().map(|entry| entry.unwrap().path()) {
+            fs::copy(&file, crashed.path().join("db").join(file.file_name().unwrap())).unwrap();
+        }
+        crashed
+    }
+
     #[test]
     fn files_of_a_live_store_taken_at_any_batch_hold_whole_batches() {
         let scratch = tempfile::tempdir().unwrap();
@@ -385,19 +396,31 @@ mod on_disk {
             batch.put(&b, b"last", Some(&[n]));
             store.write(batch).unwrap();
         }
-        // What a process that dies now leaves: the files as they are, and half of the last batch's bytes.
-        let crashed = tempfile::tempdir().unwrap();
-        fs::create_dir(crashed.path().join("db")).unwrap();
-        fs::copy(scratch.path().join("process.json"), crashed.path().join("process.json")).unwrap();
-        for file in fs::read_dir(scratch.path().join("db")).unwrap().map(|entry| entry.unwrap().path()) {
-            fs::copy(&file, crashed.path().join("db").join(file.file_name().unwrap())).unwrap();
-        }
+        // And half of the last batch's bytes.
+        let crashed = crashed(scratch.path());
         let wal = file_of(crashed.path(), |name| name.ends_with(".log"));
         let length = fs::metadata(&wal).unwrap().len();
         fs::File::options().write(true).open(wal).unwrap().set_len(length - 5).unwrap();
         let store = open(crashed.path());
         assert_eq!(entries(&lease(&store, "windows", 0)), [(vec![18], vec![18])]);
         assert_eq!(entries(&lease(&store, "windows", 1)), [(b"last".to_vec(), vec![18])]);
+    }
+
+    #[test]
+    fn lost_wal_leaves_what_was_in_tables_before() {
+        let scratch = tempfile::tempdir().unwrap();
+        written(scratch.path());
+        let store = open(scratch.path());
+        let before = entries(&lease(&store, "windows", 0));
+        let task = lease(&store, "windows", 0);
+        let mut batch = Batch::new();
+        batch.put(&task, b"in the WAL only", Some(b"1"));
+        store.write(batch).unwrap();
+        drop(task);
+        assert_ne!(entries(&lease(&store, "windows", 0)), before);
+        let crashed = crashed(scratch.path());
+        fs::remove_file(file_of(crashed.path(), |name| name.ends_with(".log"))).unwrap();
+        assert_eq!(entries(&lease(&open(crashed.path()), "windows", 0)), before);
     }
 
     #[test]

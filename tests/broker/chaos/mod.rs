@@ -295,6 +295,7 @@ impl Chaos<'_> {
             Later::Heal(node) => {
                 self.kafka.proxies[node].set(Fault::None);
                 self.kafka.proxies[node].cut();
+                self.count("connections cut");
                 self.say(&format!("connections to broker {node} are right again"));
             }
             Later::MakeRoom => {
@@ -396,7 +397,7 @@ impl Chaos<'_> {
                 };
                 self.soon(1.0..15.0, Later::Heal(node));
                 self.say(&format!("broker {node}: {what}"));
-                self.count("faults of the connections to a broker");
+                self.count(what);
                 true
             }
             Action::FullDisk => {
