@@ -2,13 +2,15 @@
 //!
 //! CSV is read twice: a column's type is decided by all of its cells. JSON-lines carry their types.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use leeway_topology::binning::Binning;
+use leeway_topology::json::{Scalar, scan_object};
 use leeway_topology::reference::{Cell, ColumnType, ColumnTyper, Reference, ReferenceBuilder, ReferenceError, Warning};
-use serde_json::Value;
 
 pub mod synthetic;
 
@@ -164,6 +166,17 @@ pub fn lines<E: From<std::io::Error>>(mut input: impl BufRead, mut visit: impl F
     }
 }
 
+/// Visits the lines of a file.
+///
+/// # Errors
+/// When the file cannot be read, or the visit fails.
+pub fn file_lines(path: &Path, visit: impl FnMut(&[u8]) -> std::io::Result<()>) -> Result<(), SourceError> {
+    lines(open(path)?, visit).map_err(|error| SourceError::File {
+        path: path.to_owned(),
+        error,
+    })
+}
+
 /// How a reference is built.
 #[derive(Clone, Debug)]
 pub struct BuildOptions {
@@ -212,28 +225,27 @@ pub fn build_reference(path: &Path, format: Format, options: &BuildOptions) -> R
             (builder, 0)
         }
         Format::Jsonl => {
-            let mut columns: Vec<(String, ColumnTyper)> = Vec::new();
+            let (mut columns, mut places) = (Vec::<(String, ColumnTyper)>::new(), BTreeMap::<String, usize>::new());
             let mut invalid = 0;
-            json_objects(path, &mut invalid, |object| {
-                for (name, value) in object {
-                    let typer = match columns.iter_mut().find(|(known, _)| known == name) {
-                        Some((_, typer)) => typer,
-                        None => {
-                            columns.push((name.clone(), ColumnTyper::default()));
-                            match columns.last_mut() {
-                                Some((_, typer)) => typer,
-                                None => continue,
-                            }
-                        }
-                    };
-                    typer.observe(&json_cell(value));
+            json_rows(path, &mut invalid, |row| {
+                for (name, _) in &row.fields {
+                    if !places.contains_key(&**name) {
+                        places.insert(name.to_string(), columns.len());
+                        columns.push((name.to_string(), ColumnTyper::default()));
+                    }
+                }
+                for (name, cell) in row.cells() {
+                    if let Some((_, typer)) = places.get(name).and_then(|place| columns.get_mut(*place)) {
+                        typer.observe(&cell);
+                    }
                 }
             })?;
             let columns: Vec<_> = columns.into_iter().map(|(name, typer)| (name, typer.column_type())).collect();
             let mut builder = builder(&columns)?;
             let mut again = 0;
-            json_objects(path, &mut again, |object| {
-                builder.push_row(columns.iter().map(|(name, _)| object.get(name).map_or(Cell::Missing, json_cell)));
+            json_rows(path, &mut again, |row| {
+                let cells = row.cells();
+                builder.push_row(columns.iter().map(|(name, _)| cells.get(name.as_str()).copied().unwrap_or(Cell::Missing)));
             })?;
             (builder, invalid)
         }
@@ -248,25 +260,54 @@ pub fn build_reference(path: &Path, format: Format, options: &BuildOptions) -> R
     })
 }
 
-fn json_objects(path: &Path, invalid: &mut u64, mut visit: impl FnMut(&serde_json::Map<String, Value>)) -> Result<(), SourceError> {
-    lines(open(path)?, |line| {
-        match serde_json::from_slice(line) {
-            Ok(Value::Object(object)) => visit(&object),
-            _ => *invalid += 1,
-        }
-        Ok::<_, std::io::Error>(())
-    })
-    .map_err(|error| SourceError::File {
-        path: path.to_owned(),
-        error,
-    })
+/// A line that is a JSON object: its fields in order, and what each holds.
+struct JsonRow<'a> {
+    fields: Vec<(Cow<'a, str>, Value<'a>)>,
 }
 
-fn json_cell(value: &Value) -> Cell<'_> {
-    match value {
-        Value::Null | Value::Array(_) | Value::Object(_) => Cell::Missing,
-        Value::Bool(value) => Cell::Bool(*value),
-        Value::Number(number) => number.as_f64().filter(|number| number.is_finite()).map_or(Cell::Missing, Cell::Number),
-        Value::String(text) => Cell::Text(text),
+/// A field's value, as a cell is made of it.
+enum Value<'a> {
+    Missing,
+    Bool(bool),
+    Number(f64),
+    Text(Cow<'a, str>),
+}
+
+impl JsonRow<'_> {
+    /// By name; of a field that stands there twice the last one, as in a record.
+    fn cells(&self) -> BTreeMap<&str, Cell<'_>> {
+        let cell = |value| match value {
+            &Value::Missing => Cell::Missing,
+            &Value::Bool(value) => Cell::Bool(value),
+            &Value::Number(number) => Cell::Number(number),
+            Value::Text(text) => Cell::Text(text),
+        };
+        self.fields.iter().map(|(name, value)| (&**name, cell(value))).collect()
     }
+}
+
+/// Visits the rows of a JSON-lines file, by the rules for records; lines that are none are counted.
+fn json_rows(path: &Path, invalid: &mut u64, mut visit: impl FnMut(&JsonRow<'_>)) -> Result<(), SourceError> {
+    file_lines(path, |line| {
+        let mut row = JsonRow { fields: Vec::new() };
+        let scanned = scan_object(line, |name, scalar| {
+            let value = match scalar {
+                Scalar::Null | Scalar::Nested => Value::Missing,
+                Scalar::Bool(value) => Value::Bool(value),
+                // One outside the finite doubles is missing, and its row stays.
+                Scalar::Number(text) => text
+                    .parse()
+                    .ok()
+                    .filter(|number: &f64| number.is_finite())
+                    .map_or(Value::Missing, Value::Number),
+                Scalar::Text(text) => Value::Text(text.content()),
+            };
+            row.fields.push((name.content(), value));
+        });
+        match scanned {
+            Ok(()) => visit(&row),
+            Err(_) => *invalid += 1,
+        }
+        Ok(())
+    })
 }
