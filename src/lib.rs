@@ -5,6 +5,7 @@
 pub mod audit;
 pub mod broker;
 pub mod changelog;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod epoch;

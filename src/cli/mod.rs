@@ -16,6 +16,7 @@ use clap::{Parser, Subcommand};
 use crate::config::{self, Config, ConfigError, ConfigFlags};
 
 pub mod audit;
+pub mod check;
 pub mod demo;
 pub mod produce;
 pub mod reference;
@@ -33,7 +34,7 @@ pub const EXIT_FAILED: u8 = 1;
 /// Exit code of bad arguments or configuration.
 pub const EXIT_USAGE: u8 = 2;
 
-/// Exit code of an audit that found a difference.
+/// Exit code of an audit that found a difference, and of a check that found drift.
 pub const EXIT_MISMATCH: u8 = 3;
 
 #[derive(Debug, Parser)]
@@ -57,6 +58,8 @@ enum Command {
     Produce(produce::Args),
     /// Makes references and looks at them
     Reference(reference::Args),
+    /// Whether the rows of a file have drifted from a reference: as a table, as JSON or as an HTML report
+    Check(check::Args),
     /// Proves the drift events from the input: each there once, with the right values, and no other
     Audit(Box<audit::Args>),
     /// What a state directory holds; a worker may go on with it meanwhile
@@ -127,6 +130,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>, context: &Context, stde
         Command::Run(args) => run::execute(&args, context),
         Command::Produce(args) => produce::execute(args, context),
         Command::Reference(args) => reference::execute(args, context),
+        Command::Check(args) => check::execute(&args, context),
         Command::Audit(args) => audit::execute(&args, context),
         #[cfg(feature = "rocksdb")]
         Command::State(args) => state::execute(&args, context),

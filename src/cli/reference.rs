@@ -56,21 +56,49 @@ struct BuildArgs {
     /// The input's format, if its name does not say
     #[arg(long, value_enum)]
     format: Option<Format>,
-    /// Bins of a numeric feature, where --binning does not say
-    #[arg(long, default_value_t = leeway_topology::binning::DEFAULT_BINS)]
-    bins: usize,
-    /// How features are binned: auto, quantile, uniform, discrete or categorical
-    #[arg(long, default_value = "auto")]
-    binning: String,
     /// Whose reference it is
     #[arg(long, default_value = "default")]
     monitor: String,
+    #[command(flatten)]
+    binning: BinningArgs,
+}
+
+/// How a reference is binned.
+#[derive(Debug, clap::Args)]
+pub(super) struct BinningArgs {
+    /// Bins of a numeric feature, where --binning does not say [default: 10]
+    #[arg(long)]
+    bins: Option<usize>,
+    /// How features are binned: auto, quantile, uniform, discrete or categorical [default: auto]
+    #[arg(long)]
+    binning: Option<String>,
     /// Binning of one feature: NAME=quantile:20, uniform:10, edges:0.5,1,2, discrete, categorical
     #[arg(long = "feature", value_name = "NAME=BINNING", value_parser = feature)]
     features: Vec<(String, Binning)>,
-    /// Categories with a bin of their own
-    #[arg(long, default_value_t = 50)]
-    max_categories: usize,
+    /// Categories with a bin of their own [default: 50]
+    #[arg(long)]
+    max_categories: Option<usize>,
+}
+
+impl BinningArgs {
+    /// Whether any of it was given.
+    pub(super) fn is_given(&self) -> bool {
+        self.bins.is_some() || self.binning.is_some() || !self.features.is_empty() || self.max_categories.is_some()
+    }
+
+    pub(super) fn options(&self, monitor: &str) -> anyhow::Result<BuildOptions> {
+        let bins = self.bins.unwrap_or(leeway_topology::binning::DEFAULT_BINS);
+        let binning = match self.binning.as_deref().unwrap_or("auto") {
+            name @ ("discrete" | "categorical") => name.parse()?,
+            name => format!("{name}:{bins}").parse()?,
+        };
+        Ok(BuildOptions {
+            monitor: monitor.to_owned(),
+            binning,
+            overrides: self.features.clone(),
+            max_categories: self.max_categories.unwrap_or(50),
+        })
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -196,23 +224,14 @@ pub fn execute(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn read(path: &Path) -> anyhow::Result<Reference> {
+pub(super) fn read(path: &Path) -> anyhow::Result<Reference> {
     let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
     Reference::from_json(&bytes).with_context(|| path.display().to_string())
 }
 
 fn build(args: &BuildArgs, out: &mut impl std::io::Write) -> anyhow::Result<()> {
-    let binning = match args.binning.as_str() {
-        "discrete" | "categorical" => args.binning.parse()?,
-        name => format!("{name}:{}", args.bins).parse()?,
-    };
     let format = args.format.map_or_else(|| Format::of(&args.input), Ok)?;
-    let options = BuildOptions {
-        monitor: args.monitor.clone(),
-        binning,
-        overrides: args.features.clone(),
-        max_categories: args.max_categories,
-    };
+    let options = args.binning.options(&args.monitor)?;
     let built = source::build_reference(&args.input, format, &options)?;
     std::fs::write(&args.output, built.reference.to_json()).with_context(|| args.output.display().to_string())?;
     if !built.left_out.is_empty() {

@@ -8,6 +8,7 @@
 //! Everything here is a function of its arguments: no Kafka, no RocksDB, no clock, no thread, no file. A [`processor::Processor`] reads its
 //! state through [`state::ReadStore`] and returns what is to be written; the runtime commits it.
 
+pub mod batch;
 pub mod binning;
 pub mod codec;
 pub mod decoder;

@@ -1,0 +1,255 @@
+//! A batch check: the rows of a file against a reference, with the numbers that the stream would give for them.
+//!
+//! ```text
+//! reference.json --read--\
+//! train.csv -----build----> Reference --+
+//! today.csv ------------------rows------+--> Batch --> Report --> table | JSON | HTML
+//! ```
+//!
+//! - Files are read row by row; memory does not grow with them. CSV is read twice, for its columns' types, as `leeway produce` does.
+//! - A line that is no JSON object is counted and is no row, as in the stream.
+//!
+//! Not here: building a reference and reading files, which are [`crate::source`]'s; the arithmetic, which is [`leeway_topology::batch`]'s.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use leeway_topology::batch::{Batch, BatchFeature, Line, TooManyRows};
+use leeway_topology::drift::{Criteria, Status, Summary};
+use leeway_topology::event::SUMMARY;
+use leeway_topology::reference::{FeatureReference, Reference};
+use serde::Serialize;
+
+use crate::source::{self, Format, SourceError};
+
+pub mod html;
+pub mod table;
+
+/// Why there is no report.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The rows cannot be read.
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    /// There are none.
+    #[error("{path}: no rows to check ({rejected} lines are no JSON object)")]
+    NoRows {
+        /// Of which file.
+        path: PathBuf,
+        /// Lines that are no rows.
+        rejected: u64,
+    },
+    /// There are too many.
+    #[error("{path}: {error}")]
+    TooManyRows {
+        /// In which file.
+        path: PathBuf,
+        /// How many are too many.
+        error: TooManyRows,
+    },
+}
+
+/// What a check found.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What the rows were checked against.
+    pub reference: Arc<Reference>,
+    /// By feature, in the reference's order.
+    pub features: Vec<BatchFeature>,
+    /// Over all features.
+    pub summary: Summary,
+    /// Rows checked.
+    pub rows: u64,
+    /// Lines that are no JSON object.
+    pub rejected: u64,
+}
+
+/// Checks the rows of a file. `progress` hears of each row.
+///
+/// # Errors
+/// When the file cannot be read, or has no rows, or too many.
+pub fn check(path: &Path, format: Format, reference: &Arc<Reference>, criteria: &Criteria, progress: &dyn Fn()) -> Result<Report, CheckError> {
+    let mut batch = Batch::new(Arc::clone(reference));
+    let mut rejected = 0;
+    let too_many = |error| CheckError::TooManyRows {
+        path: path.to_owned(),
+        error,
+    };
+    match format {
+        Format::Csv => {
+            let columns = source::csv_columns(path)?;
+            // Of a name that stands there twice the last one counts, as of a field in a record.
+            let place = |feature: &FeatureReference| columns.iter().rposition(|(name, _)| name.as_str() == &**feature.name());
+            let places: Vec<Option<usize>> = reference.features().iter().map(place).collect();
+            source::csv_rows(path, &columns, |cells| {
+                progress();
+                batch
+                    .push_cells(places.iter().map(|place| place.and_then(|place| cells.get(place).copied())))
+                    .map_err(too_many)
+            })?;
+        }
+        Format::Jsonl => {
+            // A visit cannot fail but for the file, so what else stops it is kept aside.
+            let mut stopped = None;
+            source::file_lines(path, |line| {
+                progress();
+                match batch.push_json(line) {
+                    Ok(Line::Counted) => Ok(()),
+                    Ok(Line::Rejected(_)) => {
+                        rejected += 1;
+                        Ok(())
+                    }
+                    Err(error) => {
+                        stopped = Some(error);
+                        Err(io::Error::other(error))
+                    }
+                }
+            })
+            .map_err(|error| stopped.map_or(CheckError::Source(error), too_many))?;
+        }
+    }
+    if batch.rows() == 0 {
+        return Err(CheckError::NoRows {
+            path: path.to_owned(),
+            rejected,
+        });
+    }
+    let (features, summary) = batch.check(criteria);
+    Ok(Report {
+        reference: Arc::clone(reference),
+        features,
+        summary,
+        rows: batch.rows(),
+        rejected,
+    })
+}
+
+impl Report {
+    /// Whether a feature or the summary is in drift.
+    #[must_use]
+    pub fn is_drift(&self) -> bool {
+        self.summary.status == Status::Drift || self.summary.drifted_features > 0
+    }
+
+    /// The verdict on all: a feature that drifts is not to be missed behind a mean of many that do not.
+    #[must_use]
+    pub fn verdict(&self) -> Status {
+        if self.is_drift() { Status::Drift } else { self.summary.status }
+    }
+
+    /// Features and what was found for each, worst first: by status, then by PSI, then as the reference has them.
+    #[must_use]
+    pub fn worst_first(&self) -> Vec<(&FeatureReference, &BatchFeature)> {
+        let mut features: Vec<_> = self.reference.features().iter().zip(&self.features).collect();
+        features.sort_by(|(_, a), (_, b)| {
+            (b.check.status, b.check.psi)
+                .partial_cmp(&(a.check.status, a.check.psi))
+                .unwrap_or(std::cmp::Ordering::Equal)
+        });
+        features
+    }
+
+    /// Features that no row has: more likely a name that is spelled otherwise than drift.
+    pub fn never_there(&self) -> impl Iterator<Item = &FeatureReference> {
+        let all = |found: &BatchFeature| found.counts.last() == Some(&self.rows);
+        self.reference
+            .features()
+            .iter()
+            .zip(&self.features)
+            .filter(move |(_, found)| all(found))
+            .map(|(feature, _)| feature)
+    }
+
+    /// The report for programs: one object, its fields named as in a drift event.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let version = self.reference.version();
+        let features = self.reference.features().iter().zip(&self.features);
+        let document = Document {
+            summary: SummaryDocument {
+                feature: SUMMARY,
+                psi: self.summary.psi,
+                status: self.summary.status,
+                window_count: self.rows,
+                rejected_count: self.rejected,
+                feature_count: self.summary.feature_count,
+                drifted_features: self.summary.drifted_features,
+                reference_version: version,
+            },
+            features: features.map(|(feature, found)| self.feature(feature, found)).collect(),
+        };
+        // Serialising these types into memory cannot fail.
+        serde_json::to_string(&document).unwrap_or_default() + "\n"
+    }
+
+    fn feature<'a>(&'a self, feature: &'a FeatureReference, found: &'a BatchFeature) -> FeatureDocument<'a> {
+        FeatureDocument {
+            feature: feature.name(),
+            psi: found.check.psi,
+            p_value: found.check.p_value,
+            psi_null_mean: found.check.psi_null_mean,
+            significant: found.check.significant,
+            status: found.check.status,
+            window_count: self.rows,
+            missing_count: found.counts.last().copied().unwrap_or_default(),
+            below_range_count: found.sides.map(|(below, _)| below),
+            above_range_count: found.sides.map(|(_, above)| above),
+            counts: &found.counts,
+            top_bin: found.check.top.map(|(bin, _)| feature.label(bin)),
+            top_bin_contribution: found.check.top.map(|(_, contribution)| contribution),
+            reference_version: self.reference.version(),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    summary: SummaryDocument<'a>,
+    features: Vec<FeatureDocument<'a>>,
+}
+
+#[derive(Serialize)]
+struct SummaryDocument<'a> {
+    feature: &'a str,
+    psi: f64,
+    status: Status,
+    window_count: u64,
+    /// Not in an event: in the stream they are dead letters.
+    rejected_count: u64,
+    feature_count: u64,
+    drifted_features: u64,
+    reference_version: &'a str,
+}
+
+#[derive(Serialize)]
+struct FeatureDocument<'a> {
+    feature: &'a str,
+    psi: f64,
+    p_value: f64,
+    psi_null_mean: f64,
+    significant: Option<bool>,
+    status: Status,
+    window_count: u64,
+    missing_count: u64,
+    below_range_count: Option<u64>,
+    above_range_count: Option<u64>,
+    counts: &'a [u64],
+    top_bin: Option<String>,
+    top_bin_contribution: Option<f64>,
+    reference_version: &'a str,
+}
+
+/// A count as a part of a whole, in percent; 0 of nothing.
+fn percent(count: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { count as f64 / whole as f64 * 100.0 }
+}
+
+/// A verdict for people.
+fn words(status: Status) -> &'static str {
+    match status {
+        Status::NoDrift => "no drift",
+        Status::PossibleDrift => "possible drift",
+        Status::Drift => "drift",
+    }
+}

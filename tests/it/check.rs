@@ -1,0 +1,245 @@
+//! `leeway check` as a user runs it: files in, a table, JSON or a page out, and an exit code.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+fn check(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_leeway"))
+        .arg("check")
+        .args(arguments)
+        .current_dir(directory)
+        .env_remove("NO_COLOR")
+        .output()
+        .expect("leeway starts")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("UTF-8")
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {}{}", text(&output.stdout), text(&output.stderr)))
+}
+
+/// A reference sample and a shifted one: `age` moves, `plan` gets a new category, `score` stays.
+fn samples() -> TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let row = |number: u32, shift: u32| {
+        let plan = if shift > 0 && number.is_multiple_of(5) {
+            "trial"
+        } else {
+            ["basic", "pro"][(number % 2) as usize]
+        };
+        format!("{},{plan},{}\n", 20 + number * 7919 % 50 + shift, number * 31 % 97)
+    };
+    let sample = |shift| (0..2000).fold("age,plan,score\n".to_owned(), |text, number| text + &row(number, shift));
+    std::fs::write(directory.path().join("train.csv"), sample(0)).expect("written");
+    std::fs::write(directory.path().join("today.csv"), sample(15)).expect("written");
+    directory
+}
+
+/// As a producer sends it: infinities cannot be said in JSON but as numbers beyond the doubles, NaN not at all.
+fn line(value: &Value, categorical: bool) -> String {
+    let value = match value.as_str() {
+        Some("Infinity") if !categorical => "1e999".to_owned(),
+        Some("-Infinity") if !categorical => "-1e999".to_owned(),
+        Some("NaN") if !categorical => "null".to_owned(),
+        _ => value.to_string(),
+    };
+    format!("{{\"x\": {value}}}\n")
+}
+
+fn close(found: &Value, expected: &Value, relative: f64, absolute: f64) -> bool {
+    let (found, expected) = (found.as_f64().expect("a number"), expected.as_f64().expect("a number"));
+    (found - expected).abs() <= relative * expected.abs() + absolute
+}
+
+#[test]
+fn check_of_each_golden_vector_gives_its_numbers() {
+    let mut seen = 0;
+    for entry in std::fs::read_dir("topology/tests/golden").expect("vectors") {
+        let vector: Value = serde_json::from_slice(&std::fs::read(entry.expect("an entry").path()).expect("read")).expect("JSON");
+        let (name, expected, categorical) = (&vector["name"], &vector["expected"], vector["kind"] == "categorical");
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        for sample in ["reference", "current"] {
+            let lines: String = vector[sample]
+                .as_array()
+                .expect("a sample")
+                .iter()
+                .map(|value| line(value, categorical))
+                .collect();
+            std::fs::write(directory.path().join(format!("{sample}.jsonl")), lines).expect("written");
+        }
+        let bins = &vector["bins"];
+        let count = bins["count"].as_u64().unwrap_or(10);
+        let binning = match bins["strategy"].as_str().expect("a strategy") {
+            strategy @ ("quantile" | "uniform") => format!("x={strategy}:{count}"),
+            "edges" | "explicit" => {
+                let edges: Vec<String> = bins["edges"].as_array().expect("edges").iter().map(Value::to_string).collect();
+                format!("x=edges:{}", edges.join(","))
+            }
+            strategy => format!("x={strategy}"),
+        };
+        let epsilon = vector["epsilon"].to_string();
+        let output = check(
+            directory.path(),
+            &[
+                "--reference",
+                "reference.jsonl",
+                "--current",
+                "current.jsonl",
+                "--format",
+                "json",
+                "--significance",
+                "0",
+                "--feature",
+                &binning,
+                "--epsilon",
+                &epsilon,
+            ],
+        );
+        let found = &json(&output)["features"][0];
+        assert!(close(&found["psi"], &expected["psi"], 1e-12, 1e-15), "{name}: {found}");
+        assert!(close(&found["p_value"], &expected["p_value"], 0.0, 1e-8), "{name}: {found}");
+        assert_eq!(found["status"], expected["psi_status"], "{name}");
+        let bins = expected["per_bin"].as_array().expect("bins");
+        assert_eq!(
+            found["counts"],
+            bins.iter().map(|bin| bin["actual_count"].clone()).collect::<Value>(),
+            "{name}"
+        );
+        assert_eq!(
+            output.status.code(),
+            Some(if expected["psi_status"] == "drift" { 3 } else { 0 }),
+            "{name}"
+        );
+        seen += 1;
+    }
+    assert_eq!(seen, 12, "vectors");
+}
+
+#[test]
+fn file_against_itself_has_psi_zero_and_exits_0() {
+    let directory = samples();
+    let output = check(
+        directory.path(),
+        &["--reference", "train.csv", "--current", "train.csv", "--format", "json"],
+    );
+    let report = json(&output);
+    assert_eq!(
+        (&report["summary"]["psi"], output.status.code()),
+        (&Value::from(0.0), Some(0)),
+        "{report}"
+    );
+    assert_eq!(report["features"].as_array().map(Vec::len), Some(3));
+}
+
+#[test]
+fn table_begins_with_the_worst_feature_and_the_exit_code_tells_of_drift() {
+    let directory = samples();
+    let output = check(directory.path(), &["--reference", "train.csv", "--current", "today.csv"]);
+    let table = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(3), "{table}");
+    let rows: Vec<&str> = table.lines().filter(|line| line.contains("drift") && line.starts_with('│')).collect();
+    assert!(
+        rows[0].contains("age") && rows[1].contains("plan") && rows[2].contains("score"),
+        "{table}"
+    );
+    assert!(rows[1].contains("__other__") && rows[2].contains("no drift"), "{table}");
+    assert!(table.contains("drift: 2 of 3 features drift"), "{table}");
+    assert!(!table.contains('\u{1b}'), "no colours but on a terminal");
+}
+
+#[test]
+fn reference_file_gives_what_its_data_gives() {
+    let directory = samples();
+    let build = Command::new(env!("CARGO_BIN_EXE_leeway"))
+        .args(["reference", "build", "--input", "train.csv", "--output", "reference.json"])
+        .current_dir(directory.path())
+        .output()
+        .expect("leeway starts");
+    assert!(build.status.success(), "{}", text(&build.stderr));
+    let against = |reference| {
+        json(&check(
+            directory.path(),
+            &["--reference", reference, "--current", "today.csv", "--format", "json"],
+        ))
+    };
+    assert_eq!(against("reference.json"), against("train.csv"));
+
+    let refused = check(
+        directory.path(),
+        &["--reference", "reference.json", "--current", "today.csv", "--feature", "age=uniform:5"],
+    );
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        text(&refused.stderr).contains("reference.json is a reference and has its bins"),
+        "{}",
+        text(&refused.stderr)
+    );
+}
+
+#[test]
+fn page_is_one_file_and_escapes_what_stands_in_names() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let rows = |value| format!("{{\"<b>x</b> & y\": \"{value}<script>\"}}\n").repeat(200);
+    std::fs::write(directory.path().join("train.jsonl"), rows("a")).expect("written");
+    std::fs::write(directory.path().join("today.jsonl"), rows("b")).expect("written");
+    let output = check(
+        directory.path(),
+        &["--reference", "train.jsonl", "--current", "today.jsonl", "--html", "report.html"],
+    );
+    assert_eq!(output.status.code(), Some(3), "{}", text(&output.stderr));
+    let page = std::fs::read_to_string(directory.path().join("report.html")).expect("a report");
+    assert!(
+        page.contains("&lt;b&gt;x&lt;&#x2f;b&gt; &amp; y") || page.contains("&lt;b&gt;x&lt;/b&gt; &amp; y"),
+        "{page}"
+    );
+    assert!(page.contains("a&lt;script&gt;"), "{page}");
+    for other in ["<script", "http://", "https://", "<link", "@import", "url("] {
+        assert!(!page.contains(other), "{other} in the page");
+    }
+}
+
+#[test]
+fn what_is_wrong_is_said_in_words() {
+    let directory = samples();
+    std::fs::write(
+        directory.path().join("lines.jsonl"),
+        "{\"age\": 30}\n[1]\n\n{\"age\": 31, \"plan\": \"pro\"}\n",
+    )
+    .expect("written");
+    std::fs::write(directory.path().join("none.jsonl"), "no\n").expect("written");
+    std::fs::write(directory.path().join("x.parquet"), "").expect("written");
+    let said = |arguments: &[&str]| {
+        let output = check(directory.path(), arguments);
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, stderr) = said(&["--reference", "train.csv", "--current", "lines.jsonl", "--significance", "0"]);
+    assert_eq!(code, Some(3), "{stderr}");
+    assert!(stderr.contains("skipped: 2 lines of lines.jsonl that are no JSON object"), "{stderr}");
+    assert!(
+        stderr.contains("warning: no row of lines.jsonl has \"score\": it counts as missing in all of them"),
+        "{stderr}"
+    );
+    for (arguments, exit, words) in [
+        (
+            ["train.csv", "none.jsonl", "--drift", "0.3"],
+            1,
+            "none.jsonl: no rows to check (1 lines are no JSON object)",
+        ),
+        (["train.csv", "today.csv", "--drift", "0.05"], 2, "drift = 0.05"),
+        (["train.csv", "today.csv", "--feature", "ages=uniform:5"], 1, "ages"),
+        (["train.csv", "gone.csv", "--drift", "0.3"], 1, "gone.csv"),
+        (["train.csv", "x.parquet", "--drift", "0.3"], 1, "convert it to CSV or JSON-lines"),
+    ] {
+        let [reference, current, flag, value] = arguments;
+        let (code, stderr) = said(&["--reference", reference, "--current", current, flag, value]);
+        assert_eq!(code, Some(exit), "{stderr}");
+        assert!(stderr.contains(words), "{stderr}");
+        assert_eq!(stderr.lines().filter(|line| line.starts_with("error: ")).count(), 1, "{stderr}");
+    }
+}
