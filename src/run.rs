@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use leeway_topology::processor::{Monitor, References as _};
 use leeway_topology::reference::Reference;
 use leeway_topology::significance::{noise_floor, window_below_noise};
+use leeway_topology::window::Window;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{info, warn};
 
@@ -250,9 +251,11 @@ fn warn_of_noise(monitors: &[Arc<Monitor>], references: &ReferenceSet) {
         let Some(reference) = references.published.current(&monitor.name) else {
             continue;
         };
+        // How many records a window of time has is not known.
+        let Window::Count(window) = monitor.window else { continue };
         let threshold = monitor.thresholds.possible_drift;
         for feature in reference.features() {
-            let floor = noise_floor(feature.counts(), monitor.window.size());
+            let floor = noise_floor(feature.counts(), window.size());
             if floor > threshold {
                 let takes = window_below_noise(feature.counts(), threshold).map_or_else(
                     || "no window is large enough for this reference".to_owned(),

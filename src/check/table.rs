@@ -69,10 +69,12 @@ pub fn summary(report: &Report) -> String {
 
 /// Short, and a 0 only where a double has nothing smaller.
 pub(super) fn probability(p: f64) -> String {
-    if p >= 0.0001 || p == 0.0 {
-        format!("{p:.4}")
-    } else {
+    if p == 0.0 {
+        "0".to_owned()
+    } else if p < 0.0001 {
         format!("{p:.0e}")
+    } else {
+        format!("{p:.4}")
     }
 }
 

@@ -7,11 +7,12 @@ use clap::ValueEnum;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use indicatif::{HumanBytes, HumanCount};
+use leeway_topology::state::FeatureHead;
 use serde_json::json;
 
 use super::{Context, EXIT_MISMATCH};
 use crate::config::ConfigFlags;
-use crate::state::inspect::{self, Contents};
+use crate::state::inspect::{self, Contents, Head};
 
 /// How to print it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -94,21 +95,7 @@ fn json(contents: &Contents) -> String {
         .tasks
         .iter()
         .map(|(task, of_task)| {
-            let windows: Vec<_> = of_task
-                .windows
-                .iter()
-                .map(|(key, head)| {
-                    json!({
-                        "key": key,
-                        "size": head.size,
-                        "every": head.every,
-                        "record_number": head.record_number.0,
-                        "start": head.start.0,
-                        "reference_version": &*head.reference_version,
-                        "features": head.features.iter().map(|feature| &*feature.name).collect::<Vec<_>>(),
-                    })
-                })
-                .collect();
+            let windows: Vec<_> = of_task.windows.iter().map(|(key, head)| window(key, head)).collect();
             json!({
                 "store": &*task.store,
                 "partition": task.partition.0,
@@ -133,4 +120,31 @@ fn json(contents: &Contents) -> String {
         "unreadable": contents.unreadable,
     });
     format!("{object}\n")
+}
+
+fn window(key: &str, head: &Head) -> serde_json::Value {
+    let features = |features: &[FeatureHead]| features.iter().map(|feature| feature.name.to_string()).collect::<Vec<_>>();
+    match head {
+        Head::Count(head) => json!({
+            "key": key,
+            "size": head.size,
+            "every": head.every,
+            "record_number": head.record_number.0,
+            "start": head.start.0,
+            "reference_version": &*head.reference_version,
+            "features": features(&head.features),
+        }),
+        Head::Time(head) => json!({
+            "key": key,
+            "size_ms": head.size_ms,
+            "every_ms": head.every_ms,
+            "grace_ms": head.grace_ms,
+            "record_number": head.record_number.0,
+            "next_window_start_ms": head.next * head.every_ms,
+            "panes": head.panes,
+            "records": head.records,
+            "reference_version": &*head.reference_version,
+            "features": features(&head.features),
+        }),
+    }
 }

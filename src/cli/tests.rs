@@ -149,9 +149,9 @@ fn help_of_run_shows_flag_key_variable_and_default() {
                                       [key: monitor.start] [env: DRIFT_START] [default: earliest]
           --scopes <LIST>             `partition`, `global`
                                       [key: monitor.scopes] [env: DRIFT_SCOPES] [default: partition]
-          --window-size <NUMBER>      Records that a check looks at
+          --window-size <NUMBER>      Records that a check looks at; of time windows their length, as 5m
                                       [key: monitor.window.size] [env: DRIFT_WINDOW_SIZE] [default: 1000]
-          --window-every <NUMBER>     Records between two checks; must divide the size
+          --window-every <NUMBER>     Records between two checks, or time between two windows; must divide the size
                                       [key: monitor.window.every] [env: DRIFT_CHECK_INTERVAL] [default: 100]
           --min-samples <NUMBER>      No check before that many records
                                       [key: monitor.min_samples] [env: DRIFT_MIN_SAMPLES] [default: 100]

@@ -125,7 +125,6 @@ impl Reader<'_> {
             }
         } else if keys::is_section(&path) {
             match value.get_ref().as_table() {
-                Some(table) if path == "monitor.window" && is_time_window(table) => self.refuse(&path, value, false, keys::TIME_WINDOWS),
                 Some(table) => table.iter().for_each(|entry| self.entry(&format!("{path}."), entry)),
                 None => self.refuse(&path, value, false, "must be a table"),
             }
@@ -167,7 +166,8 @@ impl Reader<'_> {
                 .ok_or_else(|| format!("{} or {{ first = N }}; rolling references are not available yet", wrong())),
             (Kind::Text(_) | Kind::Choice(_), DeValue::String(text)) if key.secret => Ok(Value::Secret(Secret::new(text.to_string()))),
             (Kind::Text(_) | Kind::Choice(_), DeValue::String(text)) => Ok(Value::Text(text.to_string())),
-            (Kind::Integer { .. }, value @ DeValue::Integer(_)) => integer(value).map(Value::Integer).ok_or_else(wrong),
+            (Kind::Extent { .. }, DeValue::String(text)) => Ok(Value::Text(text.to_string())),
+            (Kind::Integer { .. } | Kind::Extent { .. }, value @ DeValue::Integer(_)) => integer(value).map(Value::Integer).ok_or_else(wrong),
             (Kind::Decimal(_), value @ (DeValue::Integer(_) | DeValue::Float(_))) => decimal(value).map(Value::Decimal).ok_or_else(wrong),
             (Kind::Boolean, DeValue::Boolean(flag)) => Ok(Value::Boolean(*flag)),
             (Kind::List(_), DeValue::Array(items)) => {
@@ -222,10 +222,6 @@ impl Reader<'_> {
 fn is_secret_property(name: &str) -> bool {
     let words = ["password", "passphrase", "secret", "key.pem", "credential", "oauthbearer.config"];
     words.iter().any(|word| name.contains(word)) || name.ends_with("token")
-}
-
-fn is_time_window(table: &DeTable<'_>) -> bool {
-    table.get("kind").and_then(|kind| kind.get_ref().as_str()) == Some("time")
 }
 
 /// `{ file = "path" }`: the secret in that file, without its last line break. `None` if the table is something else.

@@ -79,7 +79,7 @@ fn argument(key: &'static Key) -> Option<Arg> {
 
 fn value_name(key: &Key) -> &'static str {
     match key.kind {
-        Kind::Integer { .. } | Kind::Decimal(_) => "NUMBER",
+        Kind::Integer { .. } | Kind::Extent { .. } | Kind::Decimal(_) => "NUMBER",
         Kind::Boolean | Kind::Choice(_) => "WORD",
         Kind::List(_) => "LIST",
         Kind::Text(_) => "TEXT",

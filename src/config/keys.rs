@@ -3,7 +3,7 @@
 use leeway_topology::window::SIZE_MAX;
 
 use super::rules::{
-    APPLICATION_ID, FEATURE, FILTER, FRACTION, LEVEL, MONITOR_NAME, NON_EMPTY, POSITIVE, REFERENCE, Rule, SCOPE, SERVERS, TOPIC, URL,
+    APPLICATION_ID, DURATION, FEATURE, FILTER, FRACTION, LEVEL, MONITOR_NAME, NON_EMPTY, POSITIVE, REFERENCE, Rule, SCOPE, SERVERS, TOPIC, URL,
 };
 use super::value::Value;
 
@@ -42,6 +42,11 @@ pub enum Kind {
         /// Largest.
         max: u64,
     },
+    /// A whole number of records from 1 on, or a duration.
+    Extent {
+        /// Most records.
+        max: u64,
+    },
     /// A number.
     Decimal(Rule<f64>),
     /// `true` or `false`.
@@ -65,8 +70,6 @@ const KEY: Key = Key {
 };
 
 const PORT: Kind = Kind::Integer { min: 0, max: 65535 };
-
-pub(super) const TIME_WINDOWS: &str = "time windows are not available yet: only count windows are";
 
 const TLS: &str = "TLS of the worker's own HTTP server is not available yet: leave it out, or put a proxy in front";
 
@@ -234,43 +237,43 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Choice(&["count", "time"]),
         default: Some("count"),
         doc: "Kind of window",
-        unavailable: |value| (*value == Value::Text("time".to_owned())).then_some(TIME_WINDOWS),
         ..KEY
     },
     Key {
         path: "monitor.window.size",
         flag: Some("window-size"),
         variable: Some("DRIFT_WINDOW_SIZE"),
-        kind: Kind::Integer { min: 1, max: SIZE_MAX },
+        kind: Kind::Extent { max: SIZE_MAX },
         default: Some("1000"),
-        doc: "Records that a check looks at",
+        doc: "Records that a check looks at; of time windows their length, as 5m",
         ..KEY
     },
     Key {
         path: "monitor.window.every",
         flag: Some("window-every"),
         variable: Some("DRIFT_CHECK_INTERVAL"),
-        kind: Kind::Integer { min: 1, max: SIZE_MAX },
+        kind: Kind::Extent { max: SIZE_MAX },
         default: Some("100"),
-        doc: "Records between two checks; must divide the size",
+        doc: "Records between two checks, or time between two windows; must divide the size",
         ..KEY
     },
     Key {
         path: "monitor.window.grace",
-        doc: "Of time windows",
-        unavailable: |_| Some(TIME_WINDOWS),
+        kind: Kind::Text(DURATION),
+        unset: "0s",
+        doc: "How long after its end a time window takes late records",
         ..KEY
     },
     Key {
         path: "monitor.window.timestamp_field",
-        doc: "Of time windows",
-        unavailable: |_| Some(TIME_WINDOWS),
+        doc: "Field with a record's time, of time windows",
+        unavailable: |_| Some("a field for the time is not available yet: time windows go by the records' timestamps"),
         ..KEY
     },
     Key {
         path: "monitor.window.idle_close_after",
-        doc: "Of time windows",
-        unavailable: |_| Some(TIME_WINDOWS),
+        doc: "After what time without records a partition's time windows close",
+        unavailable: |_| Some("closing by idleness is not available yet: time windows close when later records come"),
         ..KEY
     },
     Key {

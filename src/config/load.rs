@@ -5,16 +5,19 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use leeway_topology::drift::Thresholds;
-use leeway_topology::window::CountWindow;
+use leeway_topology::window::time::TimeWindow;
+use leeway_topology::window::{CountWindow, Window};
 
 use super::checks::{check_names, check_topics, share_dead_letter_topics};
 use super::file::{self, FileSettings, Settings};
 use super::flags::ConfigFlags;
 use super::keys::{self, KEYS, Key};
-use super::value::{Setting, Source, Value};
+use super::value::{Setting, Source, Value, duration_ms};
 use super::view::{View, source_of};
 use super::{Config, ConfigError, DashboardConfig, HttpConfig, KafkaConfig, LogFormat, MonitorConfig, ReferenceSource};
 use crate::task::Start;
+
+const GRACE: &str = "monitor.window.grace";
 
 /// Builds the configuration. A pure function of its arguments, but for the files that secrets are kept in.
 ///
@@ -127,6 +130,7 @@ fn build(mut resolved: Resolved, faults: &mut Vec<String>) -> Config {
         ));
     }
     let application_id = view.text("application_id");
+    resolved.monitors.iter_mut().for_each(tumble_by_default);
     let mut monitors: Vec<_> = resolved.monitors.iter().map(|settings| monitor(&View(settings), faults)).collect();
     share_dead_letter_topics(&mut monitors, &resolved.monitors, faults);
     // So that the printed configuration names the topic and not the rule.
@@ -185,20 +189,72 @@ fn build(mut resolved: Resolved, faults: &mut Vec<String>) -> Config {
     }
 }
 
-fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
-    let window = match (
-        view.optional_integer("monitor.window.size"),
-        view.optional_integer("monitor.window.every"),
-    ) {
-        (Some(size), Some(every)) => CountWindow::new(size, every).unwrap_or_else(|error| {
+fn count_window(view: &View<'_>, faults: &mut Vec<String>) -> Window {
+    let (size, every) = ("monitor.window.size", "monitor.window.every");
+    for path in [size, every] {
+        if view.optional_text(path).is_some() {
             faults.push(format!(
-                "{}, {}: {error}",
-                view.named("monitor.window.every"),
-                view.named("monitor.window.size")
+                "{}: a count window is so many records; durations need kind = \"time\"",
+                view.named(path)
             ));
-            CountWindow::default()
-        }),
-        _ => CountWindow::default(),
+        }
+    }
+    if view.optional_text(GRACE).is_some() {
+        faults.push(format!("{}: only windows of kind = \"time\" have it", view.named(GRACE)));
+    }
+    let (Some(records), Some(between)) = (view.optional_integer(size), view.optional_integer(every)) else {
+        return Window::default();
+    };
+    match CountWindow::new(records, between) {
+        Ok(window) => Window::Count(window),
+        Err(error) => {
+            faults.push(format!("{}, {}: {error}", view.named(every), view.named(size)));
+            Window::default()
+        }
+    }
+}
+
+/// Time windows that say nothing else begin where the one before ends.
+fn tumble_by_default(monitor: &mut Settings) {
+    let view = View(monitor);
+    let is_time = view.text("monitor.window.kind") == "time";
+    if is_time && *source_of(monitor, "monitor.window.every") == Source::Default {
+        let value = view.value("monitor.window.size").cloned();
+        let source = Source::Default;
+        monitor.insert("monitor.window.every", Setting { value, source });
+    }
+}
+
+fn time_window(view: &View<'_>, faults: &mut Vec<String>) -> Window {
+    let (size, every) = ("monitor.window.size", "monitor.window.every");
+    let mut length = |path: &str| -> Option<u64> {
+        if view.optional_integer(path).is_some() && *source_of(view.0, path) != Source::Default {
+            faults.push(format!("{}: with kind = \"time\" it must be a duration such as \"5m\"", view.named(path)));
+        }
+        duration_ms(&view.optional_text(path)?)
+    };
+    let (size_ms, every_ms, grace_ms) = (length(size), length(every), length(GRACE).unwrap_or(0));
+    let Some(size_ms) = size_ms else {
+        if *source_of(view.0, size) == Source::Default {
+            faults.push(format!("{size}: must be given with kind = \"time\", as a duration such as \"5m\""));
+        }
+        return Window::default();
+    };
+    let Some(every_ms) = every_ms else { return Window::default() };
+    match TimeWindow::new(size_ms, every_ms, grace_ms) {
+        Ok(window) => Window::Time(window),
+        Err(error) => {
+            faults.push(format!("{}, {}: {error}", view.named(every), view.named(size)));
+            Window::default()
+        }
+    }
+}
+
+fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
+    let window = if view.text("monitor.window.kind") == "time" {
+        time_window(view, faults)
+    } else {
+        count_window(view, faults)
     };
     let mut thresholds = Thresholds::default();
     if let (Some(possible_drift), Some(drift)) = (

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use leeway_topology::drift::Thresholds;
 use leeway_topology::processor::{InvalidMonitor, Monitor};
-use leeway_topology::window::CountWindow;
+use leeway_topology::window::Window;
 
 use crate::task::Start;
 
@@ -137,7 +137,7 @@ pub struct MonitorConfig {
     /// `None`: all of the reference.
     pub features: Option<Vec<String>>,
     /// The records that a check looks at.
-    pub window: CountWindow,
+    pub window: Window,
     /// No check before that many records.
     pub min_samples: u64,
     /// From which PSI on a check says what.

@@ -1,5 +1,7 @@
 //! What texts and numbers the keys take, each in words and as a test.
 
+use super::value::duration_ms;
+
 /// What is allowed, in words and as a test.
 #[derive(Debug)]
 pub struct Rule<T: ?Sized + 'static> {
@@ -76,6 +78,11 @@ pub(super) const URL: Rule<str> = Rule {
 pub(super) const POSITIVE: Rule<f64> = Rule {
     allowed: "a number above 0",
     accepts: |number| *number > 0.0 && number.is_finite(),
+};
+
+pub(super) const DURATION: Rule<str> = Rule {
+    allowed: "a duration such as 30s or 1h 30m",
+    accepts: |text| duration_ms(text).is_some(),
 };
 
 pub(super) const FRACTION: Rule<f64> = Rule {

@@ -6,6 +6,8 @@ use super::keys::KEYS;
 use super::value::Value;
 use super::{Config, ConfigError, ConfigFlags, ReferenceSource, load};
 use crate::task::Start;
+use leeway_topology::window::time::TimeWindow;
+use leeway_topology::window::{CountWindow, Window};
 
 fn environment(variables: &[(&str, &str)]) -> BTreeMap<String, String> {
     variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
@@ -110,9 +112,8 @@ fn command_line_comes_before_environment_before_file_before_default() {
     let variables = [("KAFKA_TOPIC", "from-environment"), ("DRIFT_WINDOW_SIZE", "2000")];
     let config = from(&[("monitor.topic", "from-flag")], &variables, file).unwrap();
     assert_eq!(config.monitors[0].topic, "from-flag");
-    assert_eq!(config.monitors[0].window.size(), 2000);
+    assert_eq!(config.monitors[0].window, Window::Count(CountWindow::new(2000, 100).unwrap()));
     assert_eq!(config.monitors[0].epsilon, 0.01);
-    assert_eq!(config.monitors[0].window.every(), 100);
 }
 
 #[test]
@@ -142,7 +143,7 @@ fn every_fault_is_reported_with_key_value_source_and_what_is_allowed() {
         "commit_interval_ms = 'soon' (leeway.toml line 2): must be a whole number from 1 to 600000",
         "http.port = 70000 (leeway.toml line 4): must be a whole number from 0 to 65535",
         "leeway.toml line 5: unknown key `http.prot`; did you mean `http.port`?",
-        "monitor.window.size = \"many\" (environment DRIFT_WINDOW_SIZE): must be a whole number from 1 to 4294967295",
+        "monitor.window.size = \"many\" (environment DRIFT_WINDOW_SIZE): must be a whole number from 1 to 4294967295, or, with kind = \"time\", a duration such as 5m",
         "monitor.epsilon = \"2\" (--epsilon): must be a number above 0 and below 1",
     ];
     assert_eq!(error.faults, expected);
@@ -235,16 +236,67 @@ fn monitors_of_one_topic_share_its_dead_letter_topic() {
 
 #[test]
 fn what_this_version_cannot_do_is_refused_once_in_words() {
-    let time = only_fault("[[monitor]]\nwindow = { kind = 'time', size = '5m', every = '1m', grace = '30s' }");
-    assert!(time.contains("time windows are not available yet"), "{time}");
     for (file, words) in [
         ("[[monitor]]\nscopes = ['partition', 'global']", "scope `global` is not available yet"),
         ("[[monitor]]\nsegment_by = ['country']", "segments are not available yet"),
         ("[[monitor]]\nreference = { rolling = '7d' }", "rolling references are not available yet"),
-        ("[[monitor]]\nwindow = { idle_close_after = '1m' }", "time windows are not available yet"),
+        (
+            "[[monitor]]\nwindow = { idle_close_after = '1m' }",
+            "closing by idleness is not available yet",
+        ),
+        (
+            "[[monitor]]\nwindow = { timestamp_field = 'ts' }",
+            "a field for the time is not available yet",
+        ),
         ("[http.tls]\ncert = 'c.pem'", "not available yet"),
     ] {
         assert!(only_fault(file).contains(words), "{file}: {}", only_fault(file));
+    }
+}
+
+#[test]
+fn time_window_is_durations_and_tumbles_by_default() {
+    let window = |window: &str| {
+        from_file(&format!("[[monitor]]\nwindow = {{ kind = 'time', {window} }}"))
+            .unwrap()
+            .monitors[0]
+            .window
+    };
+    let time = |size, every, grace| Window::Time(TimeWindow::new(size, every, grace).unwrap());
+    assert_eq!(window("size = '5m', every = '1m', grace = '30s'"), time(300_000, 60_000, 30_000));
+    assert_eq!(window("size = '1h 30m'"), time(5_400_000, 5_400_000, 0));
+    for (window, words) in [
+        (
+            "kind = 'time'",
+            "monitor.window.size: must be given with kind = \"time\", as a duration such as \"5m\"",
+        ),
+        (
+            "kind = 'time', size = 300",
+            "monitor.window.size = 300 (leeway.toml line 2): with kind = \"time\" it must be a duration such as \"5m\"",
+        ),
+        (
+            "size = '5m'",
+            "monitor.window.size = \"5m\" (leeway.toml line 2): a count window is so many records; durations need kind = \"time\"",
+        ),
+        (
+            "grace = '5m'",
+            "monitor.window.grace = \"5m\" (leeway.toml line 2): only windows of kind = \"time\" have it",
+        ),
+        (
+            "kind = 'time', size = '5m', every = '2m'",
+            "a window of 300000 ms every 120000 ms: `every` must be at least 1 ms and divide `size`",
+        ),
+        (
+            "kind = 'time', size = '5 parsecs'",
+            "must be a whole number from 1 to 4294967295, or, with kind = \"time\", a duration such as 5m",
+        ),
+        (
+            "kind = 'time', size = '30d', every = '1m'",
+            "keeps 43200 panes, at most 10000 are possible: raise `every`",
+        ),
+    ] {
+        let fault = only_fault(&format!("[[monitor]]\nwindow = {{ {window} }}"));
+        assert!(fault.contains(words), "{window}: {fault}");
     }
 }
 
@@ -379,6 +431,7 @@ fn the_effective_default_configuration_reads_like_this() {
     window.kind = "count"  # default
     window.size = 1000  # default
     window.every = 100  # default
+    # window.grace: 0s
     min_samples = 100  # default
     thresholds.possible_drift = 0.1  # default
     thresholds.drift = 0.25  # default

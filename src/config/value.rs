@@ -78,6 +78,14 @@ impl fmt::Display for Value {
     }
 }
 
+/// A duration in words, `1h 30m`, in whole milliseconds.
+#[must_use]
+pub fn duration_ms(text: &str) -> Option<u64> {
+    let duration = humantime::parse_duration(text).ok()?;
+    let whole = duration.subsec_nanos().is_multiple_of(1_000_000);
+    u64::try_from(duration.as_millis()).ok().filter(|_| whole)
+}
+
 /// A TOML string.
 #[must_use]
 pub fn quoted(text: &str) -> String {
@@ -133,6 +141,7 @@ impl Key {
             Kind::Text(_) | Kind::Choice(_) if self.secret => Value::Secret(Secret::new(text.to_owned())),
             Kind::Text(_) | Kind::Choice(_) => Value::Text(text.to_owned()),
             Kind::Integer { .. } => Value::Integer(text.parse().map_err(|_| self.allowed())?),
+            Kind::Extent { .. } => text.parse().map_or_else(|_| Value::Text(text.to_owned()), Value::Integer),
             Kind::Decimal(_) => Value::Decimal(text.parse().map_err(|_| self.allowed())?),
             Kind::Boolean => Value::Boolean(text.parse().map_err(|_| self.allowed())?),
             Kind::List(_) => Value::List(
@@ -155,6 +164,8 @@ impl Key {
             (Kind::Text(rule), Value::Secret(secret)) => (rule.accepts)(secret.expose()),
             (Kind::Choice(words), Value::Text(text)) => words.contains(&text.as_str()),
             (Kind::Integer { min, max }, Value::Integer(number)) => (min..=max).contains(&number),
+            (Kind::Extent { max }, Value::Integer(records)) => (&1..=max).contains(&records),
+            (Kind::Extent { .. }, Value::Text(text)) => duration_ms(text).is_some_and(|ms| ms > 0),
             (Kind::Decimal(rule), Value::Decimal(number)) => (rule.accepts)(number),
             (Kind::Boolean, Value::Boolean(_)) => true,
             (Kind::List(rule), Value::List(items)) => {
@@ -177,6 +188,7 @@ impl Key {
         match self.kind {
             Kind::Text(rule) => format!("must be {}", rule.allowed),
             Kind::Integer { min, max } => format!("must be a whole number from {min} to {max}"),
+            Kind::Extent { max } => format!("must be a whole number from 1 to {max}, or, with kind = \"time\", a duration such as 5m"),
             Kind::Decimal(rule) => format!("must be {}", rule.allowed),
             Kind::Boolean => "must be true or false".to_owned(),
             Kind::Choice(words) => format!(

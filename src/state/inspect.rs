@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use leeway_topology::codec;
-use leeway_topology::state::{KeyKind, KeyText, WindowHead, progress_key};
+use leeway_topology::state::{KeyKind, KeyText, TimeWindowHead, WindowHead, progress_key};
 
 use super::backend::{Backend as _, KEY_FORMAT, prefix, split};
 use super::directory::{self, DirectoryError, Owner};
@@ -52,13 +52,22 @@ pub struct TaskContents {
     /// Where it stands in its changelog.
     pub checkpoint: Option<Checkpoint>,
     /// Its windows, by their keys in words.
-    pub windows: Vec<(String, WindowHead)>,
+    pub windows: Vec<(String, Head)>,
     /// Panes of histograms.
     pub panes: u64,
     /// Keys.
     pub keys: u64,
     /// Bytes of keys and values, not compressed.
     pub bytes: u64,
+}
+
+/// What is kept of a window, or of windows of time, beside the panes.
+#[derive(Debug)]
+pub enum Head {
+    /// Of a count window.
+    Count(WindowHead),
+    /// Of time windows.
+    Time(TimeWindowHead),
 }
 
 /// Reads a state directory.
@@ -164,7 +173,9 @@ impl TaskContents {
         } else if key == checkpoint_key() {
             self.checkpoint = Some(Checkpoint::from_bytes(value).map_err(corrupt)?);
         } else if key.first() == Some(&(KeyKind::Window as u8)) {
-            self.windows.push((text(key), codec::decode(value).map_err(corrupt)?));
+            self.windows.push((text(key), Head::Count(codec::decode(value).map_err(corrupt)?)));
+        } else if key.first() == Some(&(KeyKind::TimeWindow as u8)) {
+            self.windows.push((text(key), Head::Time(codec::decode(value).map_err(corrupt)?)));
         } else if key.first() == Some(&(KeyKind::Pane as u8)) {
             self.panes += 1;
         } else {

@@ -286,6 +286,9 @@ impl<C: StreamClient> StreamThread<C> {
                     running
                         .processor
                         .drain_missing(&mut |monitor, feature, missing, count| metrics.missing_values(monitor, feature, missing, count));
+                    running
+                        .processor
+                        .drain_outside(&mut |monitor, outside, count| metrics.outside(monitor, outside, count));
                 }
             }
         }

@@ -13,10 +13,9 @@ use serde_json::Value;
 use crate::cluster::bootstrap;
 use crate::kafka::{Handmade, OwnedRecord, create_topic, positions, produce, read_committed, unique, wait_until_consumed};
 use crate::leeway::{Worker, leeway, output, succeed};
-use crate::verify::{Expectation, Verified, verify};
+use crate::verify::{Expectation, Verified, WindowKind, verify};
 
 pub(crate) const PARTITIONS: i32 = 6;
-const WINDOW: (u64, u64) = (1000, 100);
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
 
 /// Nine ways to be no JSON object.
@@ -61,6 +60,7 @@ pub(crate) struct Run {
     pub(crate) session_timeout_ms: u32,
     /// Of each worker: as many on any machine.
     pub(crate) num_stream_threads: u32,
+    pub(crate) window: WindowKind,
     directory: tempfile::TempDir,
     pub(crate) application: String,
     pub(crate) topic: String,
@@ -133,6 +133,7 @@ impl Run {
             membership: Membership::Classic,
             session_timeout_ms: 6000,
             num_stream_threads: 2,
+            window: WindowKind::Count { size: 1000, every: 100 },
             directory,
             application,
             topic,
@@ -170,8 +171,9 @@ impl Run {
         let name = state.file_name().expect("a name").to_str().expect("UTF-8");
         let properties = self.path(&format!("{name}.toml"));
         let text = format!(
-            "num_stream_threads = {}\nstandby = {standby}\n[kafka.properties]\n{}",
+            "num_stream_threads = {}\nstandby = {standby}\n[[monitor]]\n{}[kafka.properties]\n{}",
             self.num_stream_threads,
+            self.window_settings(),
             self.membership.properties(name, self.session_timeout_ms)
         );
         std::fs::write(&properties, text).expect("written");
@@ -211,12 +213,26 @@ impl Run {
         eprint!("{}", succeed(&mut command));
     }
 
+    /// For the table of the monitor.
+    fn window_settings(&self) -> String {
+        match self.window {
+            WindowKind::Count { size, every } => format!("window = {{ size = {size}, every = {every} }}\n"),
+            WindowKind::Time { size_ms, every_ms, grace_ms } => {
+                format!("window = {{ kind = \"time\", size = \"{size_ms}ms\", every = \"{every_ms}ms\", grace = \"{grace_ms}ms\" }}\n")
+            }
+        }
+    }
+
     /// `leeway audit` of what this run's workers wrote.
     pub(crate) fn audit(&self) -> Command {
+        let config = self.path("audit.toml");
+        std::fs::write(&config, format!("[[monitor]]\n{}", self.window_settings())).expect("written");
         let mut command = leeway();
         command
+            .arg("audit")
+            .arg("--config")
+            .arg(config)
             .args([
-                "audit",
                 "--format",
                 "json",
                 "--bootstrap-servers",
@@ -239,7 +255,7 @@ impl Run {
             events_topic: &self.events,
             dead_letter_topic: &self.dead_letters,
             reference: &self.reference,
-            window: WINDOW,
+            window: self.window,
             until: offset,
         };
         verify(&self.bootstrap, &expectation)
@@ -453,6 +469,79 @@ fn instance_with_copies_takes_over_without_reading_the_changelog() {
     );
     second.stop();
     assert_eq!(run.verify().records, 120_000);
+}
+
+/// Records of one partition each: in order of time but for a jitter beyond the grace, one in a hundred without a time, and gaps that are longer than a
+/// window.
+fn timed_records(rows: &Path) -> Vec<(i32, Vec<u8>, i64)> {
+    let mut random = StdRng::seed_from_u64(41);
+    let mut now = [1_700_000_000_000_i64; PARTITIONS as usize];
+    let text = std::fs::read(rows).expect("rows");
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let partition = random.random_range(0..PARTITIONS);
+            let time = &mut now[partition as usize];
+            *time += if random.random_range(0..2000) == 0 {
+                60_000
+            } else {
+                random.random_range(0..12)
+            };
+            let jittered = *time - random.random_range(0..100_i64).pow(2);
+            (partition, line.to_vec(), if random.random_range(0..100) == 0 { -1 } else { jittered })
+        })
+        .collect()
+}
+
+#[test]
+fn time_windows_are_those_of_the_model_whatever_dies() {
+    let mut run = Run::new("time");
+    run.window = WindowKind::Time {
+        size_ms: 6000,
+        every_ms: 2000,
+        grace_ms: 3000,
+    };
+    let records = timed_records(&run.rows("rows.jsonl", 120_000, 40));
+    let mut first = run.worker(&run.path("one"));
+    first.wait_for("restored store", PARTITIONS as usize, PATIENCE);
+    let mut second = run.worker(&run.path("two"));
+    for (number, part) in records.chunks(records.len() / 4 + 1).enumerate() {
+        let handmade: Vec<Handmade<'_>> = part
+            .iter()
+            .map(|(partition, value, timestamp)| Handmade {
+                partition: *partition,
+                key: None,
+                value: Some(value),
+                timestamp: *timestamp,
+            })
+            .collect();
+        produce(bootstrap(), &run.topic, &handmade);
+        // Killed with work under way; one comes back on its directory, the other on none.
+        match number {
+            0 => {
+                first.end();
+                first = run.worker(&run.path("one"));
+            }
+            1 => {
+                second.end();
+                second = run.worker(&run.path("empty"));
+            }
+            _ => {}
+        }
+    }
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut first, &mut second]);
+    first.stop();
+    second.stop();
+    let verified = run.verify();
+    eprintln!("{verified:?}");
+    assert!(verified.events > 1000, "{verified:?}");
+    let audit = output(&mut run.audit());
+    let report: Value = serde_json::from_slice(&audit.stdout).expect("JSON");
+    assert_eq!(
+        (audit.status.code(), &report["found_events"]),
+        (Some(0), &Value::from(verified.events)),
+        "{report}"
+    );
 }
 
 #[test]

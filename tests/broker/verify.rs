@@ -18,10 +18,19 @@ pub(crate) struct Expectation<'a> {
     pub(crate) dead_letter_topic: &'a str,
     /// The reference document.
     pub(crate) reference: &'a Value,
-    /// `size` and `every` of the window.
-    pub(crate) window: (u64, u64),
+    /// The windows that are checked.
+    pub(crate) window: WindowKind,
     /// Of each partition the records before this offset, and what comes of them.
     pub(crate) until: i64,
+}
+
+/// What a check looks at.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum WindowKind {
+    /// So many records, checked each so many.
+    Count { size: u64, every: u64 },
+    /// Hopping windows of event time.
+    Time { size_ms: u64, every_ms: u64, grace_ms: u64 },
 }
 
 /// What a judged run held.
@@ -118,8 +127,17 @@ fn oracle(expectation: &Expectation<'_>, records: &[&OwnedRecord]) -> (Vec<Value
     }
     std::fs::write(&lines, payloads).expect("the records are written");
     let python = std::env::var("LEEWAY_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let output = Command::new(python)
-        .arg("tests/oracle/oracle.py")
+    let mut command = Command::new(python);
+    match expectation.window {
+        WindowKind::Count { .. } => command.arg("tests/oracle/oracle.py"),
+        WindowKind::Time { .. } => {
+            let times = directory.path().join("times");
+            let text: String = records.iter().map(|record| format!("{}\n", record.timestamp.unwrap_or(-1))).collect();
+            std::fs::write(&times, text).expect("the times are written");
+            command.arg("tests/oracle/time_windows.py").arg("--times").arg(times)
+        }
+    };
+    let output = command
         .arg("--spec")
         .arg(&spec)
         .arg("--invalid")
@@ -166,8 +184,14 @@ fn specification(expectation: &Expectation<'_>) -> Value {
             spec
         })
         .collect();
-    json!({"features": features, "window_size": expectation.window.0, "check_interval": expectation.window.1, "min_samples": 100,
-           "epsilon": 1e-4, "thresholds": {"possible": 0.1, "drift": 0.25}, "significance": 0.001})
+    let mut spec =
+        json!({"features": features, "min_samples": 100, "epsilon": 1e-4, "thresholds": {"possible": 0.1, "drift": 0.25}, "significance": 0.001});
+    let windows = match expectation.window {
+        WindowKind::Count { size, every } => vec![("window_size", size), ("check_interval", every)],
+        WindowKind::Time { size_ms, every_ms, grace_ms } => vec![("size_ms", size_ms), ("every_ms", every_ms), ("grace_ms", grace_ms)],
+    };
+    windows.into_iter().for_each(|(name, value)| spec[name] = value.into());
+    spec
 }
 
 /// Per feature the same events in the same order: counts, texts and statuses equal, PSI to 1e-12, p-values to 1e-8.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use leeway::state::directory::{DirectoryError, StateDirectory};
-use leeway::state::inspect::{InspectError, inspect};
+use leeway::state::inspect::{Head, InspectError, inspect};
 use leeway::state::store::{Batch, StateStore, StoreOptions, TaskRange};
 use leeway_topology::ids::{Offset, Partition};
 use leeway_topology::state::window_key;
@@ -64,7 +64,7 @@ fn state_is_told_while_a_worker_has_it_open_and_after_its_end() {
                 "{when}"
             );
             assert!(of_task.checkpoint.is_some(), "{when}");
-            let [(key, head)] = of_task.windows.as_slice() else {
+            let [(key, Head::Count(head))] = of_task.windows.as_slice() else {
                 panic!("{when}: {:?}", of_task.windows)
             };
             assert_eq!(

@@ -18,7 +18,7 @@ use leeway_topology::binning::Binning;
 use leeway_topology::ids::{Partition, Timestamp};
 use leeway_topology::processor::{Monitor, PublishedReferences};
 use leeway_topology::reference::{Cell, ColumnType, ReferenceBuilder};
-use leeway_topology::window::CountWindow;
+use leeway_topology::window::{CountWindow, Window};
 
 pub(crate) const APPLICATION: &str = "app";
 pub(crate) const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
@@ -74,7 +74,7 @@ impl World {
         let mut references = PublishedReferences::default();
         references.publish(Arc::new(builder.finish().expect("a reference").0));
         let mut monitor = Monitor::new("default", "in");
-        monitor.window = CountWindow::new(100, EVERY).expect("a window");
+        monitor.window = Window::Count(CountWindow::new(100, EVERY).expect("a window"));
         monitor.min_samples = EVERY;
         Self {
             broker,

@@ -172,20 +172,25 @@ pub(crate) fn state(world: &World, partition: usize, input: &Input, state: &Stat
     Ok(())
 }
 
-/// A store is what its changelog was at the store's own progress, and what the dataflow says.
-pub(crate) fn store(world: &World, partition: usize, input: &Input, history: &History, entries: Entries) -> Result<(), String> {
+/// A store is what its changelog was at the store's own progress, and what the dataflow says; but for keys that were `lost` on purpose.
+pub(crate) fn store(world: &World, partition: usize, input: &Input, history: &History, entries: Entries, lost: Entries) -> Result<(), String> {
     let mut stored: State = entries.into_iter().collect();
     stored.remove(&checkpoint_key());
-    if let Some(progress) = stored.get(&progress_key()) {
-        let Some(shown) = history.at(progress) else {
-            return Err(format!("its progress {:?} was never in the changelog", Progress::from_bytes(progress)));
+    if let Some(progress) = stored.get(&progress_key()).cloned() {
+        let Some(shown) = history.at(&progress) else {
+            return Err(format!("its progress {:?} was never in the changelog", Progress::from_bytes(&progress)));
         };
+        for (key, value) in lost {
+            if !stored.contains_key(&key) && shown.get(&key) == Some(&value) {
+                stored.insert(key, value);
+            }
+        }
         if *shown != stored {
             let keys = shown.keys().chain(stored.keys());
             let differing: BTreeSet<_> = keys.filter(|key| shown.get(*key) != stored.get(*key)).collect();
             return Err(format!(
                 "at {:?} these keys differ from the changelog's: {differing:?}",
-                Progress::from_bytes(progress)
+                Progress::from_bytes(&progress)
             ));
         }
     }

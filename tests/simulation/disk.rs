@@ -4,12 +4,9 @@ use std::ops::ControlFlow;
 
 use leeway::state::directory::StateDirectory;
 use leeway::state::store::{Batch, StateStore, StoreOptions, TaskRange};
-use leeway::task::progress::{Progress, checkpoint_key};
 use leeway_topology::ids::Partition;
-use leeway_topology::state::progress_key;
 use tempfile::TempDir;
 
-use crate::check::EPOCH_BEFORE;
 use crate::world::APPLICATION;
 
 /// Keys and values of one task.
@@ -44,26 +41,6 @@ pub(crate) struct Damage {
     value: Vec<u8>,
     /// The task's entries without it.
     after: Entries,
-}
-
-impl Damage {
-    /// Whether these entries lack the key because of it. A task notices before it goes on, and is restored; a copy is followed further, and
-    /// looked at when it is taken over.
-    fn shows_in(&self, entries: &Entries) -> bool {
-        let lacks = |key: &[u8]| entries.iter().all(|(there, _)| there != key);
-        let copy_went_on = || match (progress(&self.after), progress(entries)) {
-            // In a store that is restored from the changelog's start, a later key is not there yet; and what was there before the first
-            // process is deleted in the changelog.
-            (Some(then), Some(now)) => then.epoch != EPOCH_BEFORE && now.next_offset > then.next_offset,
-            _ => false,
-        };
-        lacks(&self.key) && (*entries == self.after || (self.key != checkpoint_key() && copy_went_on()))
-    }
-}
-
-fn progress(entries: &Entries) -> Option<Progress> {
-    let (_, bytes) = entries.iter().find(|(key, _)| *key == progress_key())?;
-    Progress::from_bytes(bytes).ok()
 }
 
 /// The key range of a partition's task.
@@ -167,16 +144,21 @@ impl Disk {
         true
     }
 
-    /// What a partition's task would hold, had nothing been lost.
-    pub(crate) fn undamaged(&self, partition: usize) -> Result<Entries, String> {
+    /// What a partition's task would hold, had nothing been lost since a task was run from here; and what it may lack besides, since a copy that
+    /// lost a key is followed further, and looked at only when a task takes it over.
+    pub(crate) fn undamaged(&self, partition: usize) -> Result<(Entries, Entries), String> {
         let mut entries = entries(&self.store, partition)?;
+        let mut lost = Entries::new();
         // The last one first, since each was recorded as the ones before had left it.
         for damage in self.damage.iter().rev().filter(|damage| damage.partition == partition) {
-            if damage.shows_in(&entries) {
-                entries.push((damage.key.clone(), damage.value.clone()));
+            let entry = (damage.key.clone(), damage.value.clone());
+            if entries == damage.after {
+                entries.push(entry);
                 entries.sort();
+            } else {
+                lost.push(entry);
             }
         }
-        Ok(entries)
+        Ok((entries, lost))
     }
 }

@@ -15,6 +15,8 @@ use leeway::task::progress::{Checkpoint, Progress, checkpoint_key};
 use leeway::telemetry::metrics::Metrics;
 use leeway_topology::ids::{Offset, Partition, Timestamp};
 use leeway_topology::state::{pane_key, progress_key};
+use leeway_topology::window::Window;
+use leeway_topology::window::time::TimeWindow;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng};
 
@@ -71,6 +73,8 @@ struct Inspection {
     disk: String,
     partition: usize,
     entries: Entries,
+    /// What a copy may lack.
+    lost: Entries,
 }
 
 /// What a run consists of.
@@ -116,9 +120,17 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         coverage.count("state in memory");
         Kind::Memory
     };
-    let world = World::on(partitions, |broker| {
+    let mut world = World::on(partitions, |broker| {
         broker.with_rebalance_protocol(protocol).with_transaction_sweep(TRANSACTION_SWEEP)
     });
+    if random.random_range(0..3) == 0 {
+        coverage.count("time windows");
+        let mut monitor = (*world.monitor).clone();
+        monitor.window = Window::Time(TimeWindow::new(100_000, 20_000, 200_000).expect("a window"));
+        world.monitor = Arc::new(monitor);
+    } else {
+        coverage.count("count windows");
+    }
     let changelog = NewTopic {
         name: CHANGELOG.into(),
         partitions,
@@ -333,7 +345,9 @@ impl Simulation<'_> {
                 2 => Some(b"{\"x\": null}".to_vec()),
                 _ => Some(format!("{{\"x\": {}}}", self.random.random_range(0..1000)).into_bytes()),
             };
-            let timestamp = Timestamp(1_700_000_000_000 + self.random.random_range(0..1_000_000));
+            // Times go on by some seconds a record, out of order by minutes.
+            let sent = self.inputs[partition].sent.len() as i64;
+            let timestamp = Timestamp(1_700_000_000_000 + sent * 5000 + self.random.random_range(0..400_000));
             self.inputs[partition].sent.push((value.clone(), timestamp));
             self.send("in", partition, Some(b"k".to_vec()), value, Some(timestamp));
         }
@@ -436,10 +450,12 @@ impl Simulation<'_> {
         disk.recover();
         let partitions = self.inputs.len();
         for partition in 0..partitions {
+            let (entries, lost) = disk.undamaged(partition)?;
             self.inspections.push(Inspection {
                 disk: disk.name.clone(),
                 partition,
-                entries: disk.undamaged(partition)?,
+                entries,
+                lost,
             });
         }
         match self.random.random_range(0..100) {
@@ -573,8 +589,14 @@ impl Simulation<'_> {
         for (partition, (input, history)) in self.inputs.iter().zip(&self.histories).enumerate() {
             check::state(&self.world, partition, input, history.last()).map_err(|fault| format!("changelog of partition {partition}: {fault}"))?;
         }
-        for Inspection { disk, partition, entries } in self.inspections.drain(..) {
-            check::store(&self.world, partition, &self.inputs[partition], &self.histories[partition], entries)
+        for inspection in self.inspections.drain(..) {
+            let Inspection {
+                disk,
+                partition,
+                entries,
+                lost,
+            } = inspection;
+            check::store(&self.world, partition, &self.inputs[partition], &self.histories[partition], entries, lost)
                 .map_err(|fault| format!("store of {disk}, partition {partition}: {fault}"))?;
         }
         Ok(())

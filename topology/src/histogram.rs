@@ -7,7 +7,8 @@
 //!
 //! - A feature's bins add up to `records`: each record falls into exactly one, the missing one included. Below and above count beside the bins.
 //! - Counts are integers, so merging is exact and order-free, and subtracting undoes it bit by bit.
-//! - A histogram holds at most `u32::MAX` records: [`crate::window::CountWindow`] refuses larger windows.
+//! - A histogram holds at most [`RECORDS_MAX`] records: [`crate::window::CountWindow`] refuses larger windows, and a pane of time takes no more. A
+//!   [`Total`] of panes has room for any number.
 //!
 //! What cannot be subtracted, the first and last offset and the smallest and largest timestamp, is kept apart in a [`Span`].
 
@@ -21,6 +22,9 @@ use crate::record::{Observation, Side};
 
 /// Counters of one feature that stand after its bins: below and above the reference's range.
 const SIDES: usize = 2;
+
+/// Records that a histogram may hold: what a 32-bit count does.
+pub const RECORDS_MAX: u64 = u32::MAX as u64;
 
 /// Where each feature's bins stand in the block.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,6 +207,76 @@ impl Histogram {
                 })
             }
         })
+    }
+}
+
+/// The sum of histograms of one layout: as they, with room for any number of records.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Total {
+    records: u64,
+    counts: Vec<u64>,
+}
+
+impl Total {
+    /// Of no histogram.
+    #[must_use]
+    pub fn new(layout: &Layout) -> Self {
+        Self {
+            records: 0,
+            counts: vec![0; layout.counters()],
+        }
+    }
+
+    /// Adds a histogram of the same layout.
+    pub fn add(&mut self, histogram: &Histogram) {
+        debug_assert_eq!(self.counts.len(), histogram.counts.len());
+        self.records += histogram.records;
+        for (count, more) in self.counts.iter_mut().zip(&histogram.counts) {
+            *count += u64::from(*more);
+        }
+    }
+}
+
+/// What a check looks at: the counts of a window.
+pub trait Counts {
+    /// Records counted.
+    fn records(&self) -> u64;
+
+    /// The bins of a feature: the ordinary ones, then `other` where it has it, then missing.
+    fn bins(&self, layout: &Layout, feature: usize) -> Vec<u64>;
+
+    /// Records whose value lay below, and above, the reference's range.
+    fn sides(&self, layout: &Layout, feature: usize) -> (u64, u64);
+}
+
+impl Counts for Histogram {
+    fn records(&self) -> u64 {
+        self.records
+    }
+
+    fn bins(&self, layout: &Layout, feature: usize) -> Vec<u64> {
+        Self::bins(self, layout, feature).iter().map(|&count| u64::from(count)).collect()
+    }
+
+    fn sides(&self, layout: &Layout, feature: usize) -> (u64, u64) {
+        Self::sides(self, layout, feature)
+    }
+}
+
+impl Counts for Total {
+    fn records(&self) -> u64 {
+        self.records
+    }
+
+    fn bins(&self, layout: &Layout, feature: usize) -> Vec<u64> {
+        let place = layout.features[feature];
+        self.counts[place.start..place.start + place.bins].to_vec()
+    }
+
+    fn sides(&self, layout: &Layout, feature: usize) -> (u64, u64) {
+        let place = layout.features[feature];
+        let after = place.start + place.bins;
+        (self.counts[after], self.counts[after + 1])
     }
 }
 

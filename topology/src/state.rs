@@ -69,6 +69,8 @@ pub enum KeyKind {
     Window = 1,
     /// One pane of histograms.
     Pane = 2,
+    /// As [`Self::Window`], of time windows.
+    TimeWindow = 3,
 }
 
 /// Key of a window's head: `monitor` and `segment` (empty: no segmentation).
@@ -77,6 +79,14 @@ pub fn window_key(monitor: &str, segment: &str) -> Key {
     let mut key = vec![KeyKind::Window as u8];
     put_component(&mut key, monitor);
     put_component(&mut key, segment);
+    key
+}
+
+/// Key of the head of time windows, as [`window_key`].
+#[must_use]
+pub fn time_window_key(monitor: &str, segment: &str) -> Key {
+    let mut key = window_key(monitor, segment);
+    key[0] = KeyKind::TimeWindow as u8;
     key
 }
 
@@ -111,6 +121,33 @@ pub struct WindowHead {
     /// The features in the panes' order.
     pub features: Vec<FeatureHead>,
     /// The summary's status at the last check of this window.
+    pub summary: Option<Status>,
+}
+
+/// What is kept of a monitor's time windows beside their panes, under [`time_window_key`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TimeWindowHead {
+    /// Length of a window.
+    pub size_ms: u64,
+    /// Length of a pane.
+    pub every_ms: u64,
+    /// How long after its end a window takes late records.
+    pub grace_ms: u64,
+    /// k: the last valid record.
+    pub record_number: RecordNumber,
+    /// The first window that is not closed, by its start divided by `every_ms`. No pane before it is kept.
+    pub next: u64,
+    /// Panes from `next` on: a slot that lost its pane is noticed.
+    pub panes: u64,
+    /// The records in them.
+    pub records: u64,
+    /// The reference that the panes were binned by: as published, before a selection of features.
+    pub reference_version: Arc<str>,
+    /// The largest event time of a valid record.
+    pub stream_time: Option<Timestamp>,
+    /// The features in the panes' order.
+    pub features: Vec<FeatureHead>,
+    /// The summary's status at the last check.
     pub summary: Option<Status>,
 }
 
@@ -154,11 +191,12 @@ impl fmt::Display for KeyText<'_> {
             if *kind == KeyKind::Progress as u8 && rest.is_empty() {
                 return f.write_str("progress");
             }
-            if *kind == KeyKind::Window as u8
+            if (*kind == KeyKind::Window as u8 || *kind == KeyKind::TimeWindow as u8)
                 && let Some((monitor, rest)) = take_component(rest)
                 && let Some((segment, [])) = take_component(rest)
             {
-                write!(f, "window of monitor {}", monitor.escape_debug())?;
+                let what = if *kind == KeyKind::Window as u8 { "window" } else { "time windows" };
+                write!(f, "{what} of monitor {}", monitor.escape_debug())?;
                 return named(f, "segment", &segment);
             }
             if *kind == KeyKind::Pane as u8
@@ -195,6 +233,7 @@ mod tests {
             KeyText(&window_key("default", "country=DE")).to_string(),
             "window of monitor default, segment country=DE"
         );
+        assert_eq!(KeyText(&time_window_key("default", "")).to_string(), "time windows of monitor default");
         assert_eq!(KeyText(&pane_key("default", "", "", 3)).to_string(), "pane of monitor default, slot 3");
         assert_eq!(
             KeyText(&pane_key("a\0b", "s", "f\n", 256)).to_string(),

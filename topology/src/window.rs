@@ -15,9 +15,10 @@
 //!   comes after a check), so its panes are whole.
 //! - `total` is the sum of the complete panes; the current pane is not in it until its last record. At a check no pane is incomplete.
 //!
-//! Other kinds of windows are modules beside [`CountWindow`] with panes of their own; nothing here knows of time.
+//! Nothing here knows of time: [`time`] has the windows that do.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::ops::Range;
 
 use bincode::{Decode, Encode};
@@ -25,6 +26,40 @@ use bincode::{Decode, Encode};
 use crate::histogram::{Histogram, Layout, Span};
 use crate::ids::{Offset, RecordNumber, Timestamp};
 use crate::record::Observation;
+
+pub mod time;
+
+use time::TimeWindow;
+
+/// The records that a check looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Window {
+    /// The last so many.
+    Count(CountWindow),
+    /// Those of a time.
+    Time(TimeWindow),
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self::Count(CountWindow::default())
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Count(window) => write!(f, "{}/{} records (size/every)", window.size(), window.every()),
+            Self::Time(window) => write!(
+                f,
+                "{}/{}/{} ms (size/every/grace)",
+                window.size_ms(),
+                window.every_ms(),
+                window.grace_ms()
+            ),
+        }
+    }
+}
 
 /// Panes that a window may have: each is a histogram in memory, in the store and in the changelog, and a check looks at each one's span.
 pub const PANES_MAX: u64 = 10_000;

@@ -10,7 +10,7 @@ use leeway_topology::ids::{Partition, Timestamp};
 use leeway_topology::processor::{Monitor, PublishedReferences};
 use leeway_topology::reference::{Cell, ColumnType, Reference, ReferenceBuilder};
 use leeway_topology::test_driver::TestDriver;
-use leeway_topology::window::CountWindow;
+use leeway_topology::window::{CountWindow, Window};
 use serde_json::Value;
 
 /// Non-finite numbers stand there as texts: missing. A categorical sample keeps its texts.
@@ -64,7 +64,7 @@ fn check(vector: &Value, reference: &Reference) -> DriftEvent {
     let current = vector["current"].as_array().unwrap();
     let size = current.len() as u64;
     let mut monitor = Monitor::new("default", "drift-data");
-    monitor.window = CountWindow::new(size, size).unwrap();
+    monitor.window = Window::Count(CountWindow::new(size, size).unwrap());
     monitor.min_samples = 1;
     monitor.epsilon = vector["epsilon"].as_f64().unwrap();
     monitor.significance = 0.0;

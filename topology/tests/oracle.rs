@@ -16,7 +16,7 @@ use leeway_topology::processor::{Disposition, Monitor, PublishedReferences};
 use leeway_topology::record::InputRecord;
 use leeway_topology::reference::Reference;
 use leeway_topology::test_driver::TestDriver;
-use leeway_topology::window::CountWindow;
+use leeway_topology::window::{CountWindow, Window};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -69,7 +69,7 @@ impl Fixture {
     fn driver(&self) -> TestDriver {
         let number = |name: &str| self.spec[name].as_u64().unwrap();
         let monitor = Monitor {
-            window: CountWindow::new(number("window_size"), number("check_interval")).unwrap(),
+            window: Window::Count(CountWindow::new(number("window_size"), number("check_interval")).unwrap()),
             min_samples: number("min_samples"),
             epsilon: self.spec["epsilon"].as_f64().unwrap(),
             significance: self.spec["significance"].as_f64().unwrap(),

@@ -12,6 +12,7 @@ use std::time::Duration;
 use leeway_topology::drift::Status;
 use leeway_topology::event::{DriftEvent, SUMMARY, Scope};
 use leeway_topology::ids::Partition;
+use leeway_topology::processor::Outside;
 use leeway_topology::record::Missing;
 use prometheus::core::Collector;
 use prometheus::{Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -41,6 +42,8 @@ pub struct Metrics {
     check_duration: Histogram,
     dead_letters: Counters,
     missing: Counters,
+    late: Counters,
+    skipped_windows: Counters,
     tombstones: IntCounter,
     commits: IntCounter,
     commit_duration: Histogram,
@@ -125,6 +128,16 @@ impl Metrics {
                 "leeway_missing_values_total",
                 "Values missing in valid records, by reason.",
                 &["monitor", "feature", "reason"],
+            )?,
+            late: register.counters(
+                "leeway_late_records_total",
+                "Records that time windows did not count: all of their windows were closed (late), some (late_for_some), no time (no_time), pane full (full).",
+                &["monitor", "reason"],
+            )?,
+            skipped_windows: register.counters(
+                "leeway_skipped_windows_total",
+                "Time windows that were not checked for having fewer records than min_samples.",
+                &["monitor"],
             )?,
             tombstones: register.counter("leeway_tombstones_total", "Records without a value, which are skipped.")?,
             commits: register.counter("leeway_commits_total", "Committed transactions.")?,
@@ -219,6 +232,14 @@ impl Metrics {
             Missing::Range => "range",
         };
         self.missing.counter(&[monitor, feature, reason]).inc_by(count);
+    }
+
+    /// Records and windows that no check looks at.
+    pub fn outside(&self, monitor: &str, outside: Outside, count: u64) {
+        match outside {
+            Outside::SkippedWindow => self.skipped_windows.counter(&[monitor]).inc_by(count),
+            _ => self.late.counter(&[monitor, outside.reason()]).inc_by(count),
+        }
     }
 
     /// A committed transaction, and how long that took.

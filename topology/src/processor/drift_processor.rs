@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::monitored_window::MonitoredWindow;
+use super::monitored_window::{MonitoredWindow, Outside};
 use super::{Disposition, Monitor, Processor, References};
 use crate::decoder::Decoder;
 use crate::event::DriftEvent;
@@ -67,6 +67,13 @@ impl DriftProcessor {
     pub fn drain_missing(&mut self, visit: &mut dyn FnMut(&str, &str, Missing, u64)) {
         for window in &mut self.windows {
             window.drain_missing(visit);
+        }
+    }
+
+    /// Visits what no check looks at, since the last call: monitor, why, how many.
+    pub fn drain_outside(&mut self, visit: &mut dyn FnMut(&str, Outside, u64)) {
+        for window in &mut self.windows {
+            window.drain_outside(visit);
         }
     }
 

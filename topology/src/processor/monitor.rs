@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::drift::{Criteria, Thresholds};
 use crate::event::SUMMARY;
-use crate::window::CountWindow;
+use crate::window::Window;
 
 /// What to watch on a topic, and when it counts as drift.
 ///
@@ -21,7 +21,7 @@ pub struct Monitor {
     /// Where records go that are not valid; the same for all monitors of a topic.
     pub dead_letter_topic: Arc<str>,
     /// The records that a check looks at.
-    pub window: CountWindow,
+    pub window: Window,
     /// No check before the partition has that many records.
     pub min_samples: u64,
     /// From which PSI on a check says what.
@@ -84,7 +84,7 @@ impl Monitor {
             topic: topic.into(),
             events_topic: "drift-events".into(),
             dead_letter_topic: format!("{topic}-dlq").into(),
-            window: CountWindow::default(),
+            window: Window::default(),
             min_samples: 100,
             thresholds: Thresholds::default(),
             epsilon: 1e-4,

@@ -6,25 +6,30 @@
 //! ```
 //!
 //! - k never goes back and never starts anew; the window does, at a change of reference, and only there.
-//! - A change comes after a check, so the window starts at a multiple of `every`. Panes of before are left in the store: their numbers tell
-//!   that they are stale, and their slots are written again.
+//! - A change comes after a check, so a count window starts at a multiple of `every`. Panes of before are left in the store: their numbers tell
+//!   that they are stale, and their slots are written again. Time windows start anew with the next record, and their panes of before are deleted.
 
+mod outside;
 mod restore;
+mod verdicts;
 
-use std::borrow::Cow;
 use std::sync::Arc;
 
+pub use self::outside::Outside;
+use self::outside::OutsideTally;
+use self::verdicts::{Bounds, Checker, Verdicts};
 use super::Monitor;
 use super::missing::MissingTally;
 use crate::codec::encode;
-use crate::drift::{FeatureCheck, Status};
-use crate::event::{DriftEvent, EventId, KIND, NO_TIMESTAMP, SCHEMA_VERSION, SUMMARY, Scope};
-use crate::histogram::{Layout, Span};
+use crate::drift::Status;
+use crate::event::{ClosedBy, DriftEvent, EventId, NO_TIMESTAMP};
+use crate::histogram::{Counts as _, Layout};
 use crate::ids::{Offset, Partition, RecordNumber, Timestamp};
 use crate::record::{Missing, Observation};
 use crate::reference::{Reference, ReferenceError};
-use crate::state::{FeatureHead, Put, WindowHead, pane_key, window_key};
-use crate::window::SlidingWindow;
+use crate::state::{FeatureHead, Put, TimeWindowHead, WindowHead, pane_key, time_window_key, window_key};
+use crate::window::time::{HoppingWindows, Placed};
+use crate::window::{SlidingWindow, Window};
 
 /// A monitor has one window as long as it has no segments.
 const NO_SEGMENT: &str = "";
@@ -38,17 +43,44 @@ pub struct MonitoredWindow {
     partition: Partition,
     event_id: EventId,
     measure: Measure,
-    window: SlidingWindow,
-    /// Each feature's status at the last check of this window.
-    statuses: Vec<Option<Status>>,
-    summary: Option<Status>,
+    window: Windowing,
+    /// Of the last check of this window.
+    verdicts: Verdicts,
     stream_time: Option<Timestamp>,
     missing: MissingTally,
+    outside: OutsideTally,
     /// The current reference, if it is not the one measured by.
     offered: Option<Measure>,
     check_due: bool,
     /// k at the last flush. Nothing that is stored changes without a record: checks and changes of reference come right after one.
     flushed: RecordNumber,
+}
+
+/// The records that the next check looks at, or the next checks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Windowing {
+    /// The last so many.
+    Count(SlidingWindow),
+    /// Those of windows of time.
+    Time(HoppingWindows),
+}
+
+impl Windowing {
+    fn new(settings: Window, layout: Layout) -> Self {
+        match settings {
+            Window::Count(settings) => Self::Count(SlidingWindow::new(settings, layout, RecordNumber(0))),
+            Window::Time(settings) => Self::Time(HoppingWindows::new(settings, layout)),
+        }
+    }
+
+    /// The number of the partition's last valid record; 0 before the first.
+    #[must_use]
+    pub fn record_number(&self) -> RecordNumber {
+        match self {
+            Self::Count(window) => window.record_number(),
+            Self::Time(windows) => windows.record_number(),
+        }
+    }
 }
 
 /// A reference as a monitor measures by it.
@@ -96,14 +128,14 @@ impl MonitoredWindow {
 
     /// The window and its counts.
     #[must_use]
-    pub fn window(&self) -> &SlidingWindow {
+    pub fn window(&self) -> &Windowing {
         &self.window
     }
 
     /// The status of a feature (its index in the reference) at the last check of this window.
     #[must_use]
     pub fn status(&self, feature: usize) -> Option<Status> {
-        self.statuses.get(feature).copied().flatten()
+        self.verdicts.statuses.get(feature).copied().flatten()
     }
 
     pub(super) fn stream_time(&self) -> Option<Timestamp> {
@@ -123,10 +155,33 @@ impl MonitoredWindow {
     pub(super) fn observe(&mut self, row: &[Observation], offset: Offset, timestamp: Option<Timestamp>) -> bool {
         debug_assert!(!self.check_due, "a due check comes before the next record");
         self.missing.observe(row);
-        self.window.observe(row, offset, timestamp);
         self.stream_time = self.stream_time.max(timestamp);
-        self.check_due = self.window.is_due(self.monitor.min_samples);
+        self.check_due = match &mut self.window {
+            Windowing::Count(window) => {
+                window.observe(row, offset, timestamp);
+                window.is_due(self.monitor.min_samples)
+            }
+            Windowing::Time(windows) => {
+                match windows.observe(row, offset, timestamp) {
+                    Placed::InTime => {}
+                    Placed::LateForSome => self.outside.count(Outside::LateForSome),
+                    Placed::Late => self.outside.count(Outside::Late),
+                    Placed::NoTime => self.outside.count(Outside::NoTime),
+                    Placed::Full => self.outside.count(Outside::Full),
+                }
+                let due = windows.is_due();
+                if !due {
+                    windows.settle();
+                }
+                due
+            }
+        };
         self.check_due
+    }
+
+    pub(super) fn drain_outside(&mut self, visit: &mut dyn FnMut(&str, Outside, u64)) {
+        let monitor = &self.monitor.name;
+        self.outside.drain(&mut |outside, count| visit(monitor, outside, count));
     }
 
     pub(super) fn drain_missing(&mut self, visit: &mut dyn FnMut(&str, &str, Missing, u64)) {
@@ -134,77 +189,43 @@ impl MonitoredWindow {
         self.missing.drain(&mut |feature, missing, count| visit(monitor, feature, missing, count));
     }
 
-    /// Checks every feature over the window and appends the events: the features' in the reference's order, then the summary's.
+    /// Checks every feature over each window that is due and appends the events: the features' in the reference's order, then the summary's.
     pub(super) fn check(&mut self, events: &mut Vec<DriftEvent>) {
         self.check_due = false;
-        let Some(span) = self.window.span() else { return };
-        let reference = Arc::clone(&self.measure.reference);
-        let criteria = self.monitor.criteria();
-        let features = reference.features();
-        let mut checks: Vec<FeatureCheck> = Vec::with_capacity(features.len());
-        for (index, feature) in features.iter().enumerate() {
-            let layout = self.window.layout();
-            let counts: Vec<u64> = self.window.total().bins(layout, index).iter().map(|&count| u64::from(count)).collect();
-            let check = criteria.check(feature.counts(), &counts, features.len());
-            let sides = (!feature.is_categorical()).then(|| self.window.total().sides(layout, index));
-            events.push(DriftEvent {
-                p_value: Some(check.p_value),
-                psi_null_mean: Some(check.psi_null_mean),
-                significant: check.significant,
-                previous_status: self.statuses[index].replace(check.status),
-                missing_count: counts.last().copied(),
-                below_range_count: sides.map(|(below, _)| below),
-                above_range_count: sides.map(|(_, above)| above),
-                counts: Some(counts),
-                top_bin: check.top.map(|(bin, _)| feature.label(bin)),
-                top_bin_contribution: check.top.map(|(_, contribution)| contribution),
-                ..self.event(feature.name(), check.psi, check.status, span)
-            });
-            checks.push(check);
-        }
-        let summary = criteria.summarize(&checks);
-        events.push(DriftEvent {
-            previous_status: self.summary.replace(summary.status),
-            feature_count: Some(summary.feature_count),
-            drifted_features: Some(summary.drifted_features),
-            ..self.event(&SUMMARY.into(), summary.psi, summary.status, span)
-        });
-    }
-
-    /// What all events of a check have; the rest is null.
-    fn event(&self, feature: &Arc<str>, psi: f64, status: Status, span: Span) -> DriftEvent {
-        let (window_start_ms, window_end_ms) = span.times.unwrap_or((NO_TIMESTAMP, NO_TIMESTAMP));
-        DriftEvent {
-            schema_version: SCHEMA_VERSION,
-            event_id: self.event_id.of(feature, span.last.0, &self.measure.version),
-            kind: Cow::Borrowed(KIND),
-            monitor: Arc::clone(&self.monitor.name),
-            scope: Scope::Partition,
-            partition: Some(self.partition),
-            segment: None,
-            feature: Arc::clone(feature),
-            psi,
-            p_value: None,
-            psi_null_mean: None,
-            significant: None,
-            status,
-            previous_status: None,
-            record_count: self.window.record_number(),
-            window_count: self.window.total().records(),
-            missing_count: None,
-            below_range_count: None,
-            above_range_count: None,
-            window_start_offset: Some(span.first),
-            window_end_offset: Some(span.last),
-            window_start_ms,
-            window_end_ms,
-            counts: None,
-            top_bin: None,
-            top_bin_contribution: None,
-            feature_count: None,
-            drifted_features: None,
-            reference_version: Arc::clone(&self.measure.version),
-            closed_by: None,
+        let checker = Checker {
+            monitor: &self.monitor,
+            partition: self.partition,
+            event_id: &self.event_id,
+            measure: &self.measure,
+            record_number: self.window.record_number(),
+        };
+        match &mut self.window {
+            Windowing::Count(window) => {
+                let Some(span) = window.span() else { return };
+                let bounds = Bounds {
+                    span,
+                    times: span.times.unwrap_or((NO_TIMESTAMP, NO_TIMESTAMP)),
+                    id: span.last.0,
+                    closed_by: None,
+                };
+                self.verdicts.check(&checker, window.total(), bounds, events);
+            }
+            Windowing::Time(windows) => {
+                while let Some(closed) = windows.close_next() {
+                    if closed.total.records() < self.monitor.min_samples {
+                        self.outside.count(Outside::SkippedWindow);
+                        continue;
+                    }
+                    let bounds = Bounds {
+                        span: closed.span,
+                        times: (closed.start, closed.end),
+                        id: closed.end.0,
+                        closed_by: Some(ClosedBy::StreamTime),
+                    };
+                    self.verdicts.check(&checker, &closed.total, bounds, events);
+                }
+                windows.settle();
+            }
         }
     }
 
@@ -220,10 +241,11 @@ impl MonitoredWindow {
     /// Takes over the reference that was offered, if one was: the window starts anew, empty, after the present record.
     pub(super) fn change_over(&mut self) -> bool {
         let Some(measure) = self.offered.take() else { return false };
-        let k = self.window.record_number();
-        self.window = SlidingWindow::new(self.monitor.window, measure.layout.clone(), k);
-        self.statuses = vec![None; measure.layout.feature_count()];
-        self.summary = None;
+        match &mut self.window {
+            Windowing::Count(window) => *window = SlidingWindow::new(window.settings(), measure.layout.clone(), window.record_number()),
+            Windowing::Time(windows) => windows.start_anew(measure.layout.clone()),
+        }
+        self.verdicts = Verdicts::none(measure.layout.feature_count());
         self.missing.watch(measure.reference.features().iter().map(|feature| feature.name()));
         self.measure = measure;
         true
@@ -237,37 +259,67 @@ impl MonitoredWindow {
             return;
         }
         let name = &self.monitor.name;
-        for pane in self.window.panes_changed_since(self.flushed) {
-            let slot = self.monitor.window.slot(pane.number);
-            puts.push(Put {
-                key: pane_key(name, NO_SEGMENT, ALL_FEATURES, slot),
-                value: Some(encode(pane)),
-            });
-        }
-        puts.push(Put {
-            key: window_key(name, NO_SEGMENT),
-            value: Some(encode(&self.head())),
-        });
-        self.flushed = k;
-    }
-
-    fn head(&self) -> WindowHead {
-        let features = std::iter::zip(self.measure.reference.features(), &self.statuses)
+        let pane = |slot, value| Put {
+            key: pane_key(name, NO_SEGMENT, ALL_FEATURES, slot),
+            value,
+        };
+        let features = std::iter::zip(self.measure.reference.features(), &self.verdicts.statuses)
             .map(|(feature, &status)| FeatureHead {
                 name: Arc::clone(feature.name()),
                 bins: feature.counts().len() as u64,
                 status,
             })
             .collect();
-        WindowHead {
-            size: self.monitor.window.size(),
-            every: self.monitor.window.every(),
-            record_number: self.window.record_number(),
-            start: self.window.start(),
-            reference_version: Arc::clone(&self.measure.version),
-            stream_time: self.stream_time,
-            features,
-            summary: self.summary,
-        }
+        let (reference_version, stream_time) = (Arc::clone(&self.measure.version), self.stream_time);
+        let head = match &mut self.window {
+            Windowing::Count(window) => {
+                let settings = window.settings();
+                puts.extend(
+                    window
+                        .panes_changed_since(self.flushed)
+                        .map(|changed| pane(settings.slot(changed.number), Some(encode(changed)))),
+                );
+                Put {
+                    key: window_key(name, NO_SEGMENT),
+                    value: Some(encode(&WindowHead {
+                        size: settings.size(),
+                        every: settings.every(),
+                        record_number: k,
+                        start: window.start(),
+                        reference_version,
+                        stream_time,
+                        features,
+                        summary: self.verdicts.summary,
+                    })),
+                }
+            }
+            Windowing::Time(windows) => {
+                let settings = windows.settings();
+                puts.extend(
+                    windows
+                        .take_unwritten()
+                        .into_iter()
+                        .map(|(slot, changed)| pane(slot, changed.map(encode))),
+                );
+                Put {
+                    key: time_window_key(name, NO_SEGMENT),
+                    value: Some(encode(&TimeWindowHead {
+                        size_ms: settings.size_ms(),
+                        every_ms: settings.every_ms(),
+                        grace_ms: settings.grace_ms(),
+                        record_number: k,
+                        next: windows.next(),
+                        panes: windows.panes().count() as u64,
+                        records: windows.panes().map(|pane| pane.histogram.records()).sum(),
+                        reference_version,
+                        stream_time,
+                        features,
+                        summary: self.verdicts.summary,
+                    })),
+                }
+            }
+        };
+        puts.push(head);
+        self.flushed = k;
     }
 }

@@ -1,6 +1,8 @@
 //! Behaviour of the processor through the test driver: due checks, restart, change of reference, monitors that share a topic, state that
 //! does not fit.
 
+mod time;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -17,7 +19,7 @@ use crate::record::{Missing, Observation, Side};
 use crate::reference::Reference;
 use crate::state::{FeatureHead, ReadStore, StateError, WindowHead, pane_key, window_key};
 use crate::test_driver::{InMemoryStore, TestDriver};
-use crate::window::{CountWindow, Pane, PaneNumber};
+use crate::window::{CountWindow, Pane, PaneNumber, Window};
 
 const P0: Partition = Partition(0);
 
@@ -46,7 +48,7 @@ fn published(references: impl IntoIterator<Item = Reference>) -> PublishedRefere
 
 fn monitor(name: &str, size: u64, every: u64, min_samples: u64) -> Monitor {
     Monitor {
-        window: CountWindow::new(size, every).unwrap(),
+        window: Window::Count(CountWindow::new(size, every).unwrap()),
         min_samples,
         significance: 0.0,
         ..Monitor::new(name, "t")
@@ -328,7 +330,7 @@ fn changed_window_or_features_are_refused_with_both() {
     assert!(open(monitor("m", 6, 2, 4), x(), &stored()).is_ok(), "min_samples may change");
     let window = inconsistent(open(monitor("m", 6, 3, 2), x(), &stored()));
     assert!(
-        window.starts_with("monitor `m`, topic `t`, partition 0: its window was 6/2, now it is 6/3 (size/every): "),
+        window.starts_with("monitor `m`, topic `t`, partition 0: its window was 6/2 records (size/every), now it is 6/3 records (size/every): "),
         "{window}"
     );
     assert!(window.contains("leeway reset"), "{window}");

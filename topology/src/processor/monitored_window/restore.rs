@@ -6,14 +6,18 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use super::{ALL_FEATURES, Measure, MonitoredWindow, NO_SEGMENT};
+use super::outside::OutsideTally;
+use super::verdicts::Verdicts;
+use super::{ALL_FEATURES, Measure, MonitoredWindow, NO_SEGMENT, Windowing};
+use crate::drift::Status;
 use crate::event::{EventId, Scope};
 use crate::histogram::Contradiction;
-use crate::ids::{Partition, RecordNumber};
+use crate::ids::{Partition, RecordNumber, Timestamp};
 use crate::processor::missing::MissingTally;
 use crate::processor::{Monitor, References};
-use crate::state::{FeatureHead, ReadStore, StateError, WindowHead, pane_key, read, window_key};
-use crate::window::{Pane, PaneNumber, SlidingWindow};
+use crate::state::{FeatureHead, ReadStore, StateError, TimeWindowHead, WindowHead, pane_key, read, time_window_key, window_key};
+use crate::window::time::{HoppingWindows, TimeWindow};
+use crate::window::{CountWindow, Pane, PaneNumber, SlidingWindow, Window};
 
 /// What to do about settings that stored panes do not fit.
 const REMEDY: &str = "change it back, or run `leeway reset`, or give the monitor another name or the application another id";
@@ -29,17 +33,23 @@ impl MonitoredWindow {
     ) -> Result<Self, StateError> {
         let at = Place { monitor, partition };
         let current = references.current(&monitor.name);
-        let mut opened = match read::<WindowHead>(store, &window_key(&monitor.name, NO_SEGMENT))? {
-            Some(head) => at.restore(application_id, head, references, store)?,
-            None => {
+        let counted = read::<WindowHead>(store, &window_key(&monitor.name, NO_SEGMENT))?;
+        let timed = read::<TimeWindowHead>(store, &time_window_key(&monitor.name, NO_SEGMENT))?;
+        let mut opened = match (counted, timed, monitor.window) {
+            (Some(head), None, Window::Count(settings)) => at.restore_count(application_id, head, settings, references, store)?,
+            (None, Some(head), Window::Time(settings)) => at.restore_time(application_id, head, settings, references, store)?,
+            (None, None, settings) => {
                 at.expect_no_panes(store)?;
                 let published = current
                     .as_ref()
                     .ok_or_else(|| at.inconsistent("no reference is published: run `leeway reference publish`, or set the monitor's `reference`"))?;
                 let measure = Measure::new(monitor, published).map_err(|fault| at.inconsistent(format!("its reference cannot be used: {fault}")))?;
-                let window = SlidingWindow::new(monitor.window, measure.layout.clone(), RecordNumber(0));
+                let window = Windowing::new(settings, measure.layout.clone());
                 at.open(application_id, measure, window)
             }
+            (Some(head), None, now @ Window::Time(_)) => return Err(at.other_window(&count(&head), now)),
+            (None, Some(head), now @ Window::Count(_)) => return Err(at.other_window(&time(&head), now)),
+            (Some(_), Some(_), _) => return Err(at.contradictory("a count window and time windows are stored")),
         };
         if let Some(published) = current {
             // One that lacks a monitored feature is no reason to stop a window that has its own; whoever publishes it hears of it.
@@ -54,14 +64,24 @@ impl MonitoredWindow {
             monitor: &self.monitor,
             partition: self.partition,
         };
-        let (k, settings) = (self.window.record_number(), self.window.settings());
-        for pane in self.window.panes() {
-            at.verify_pane(pane, k, &self.measure)?;
-        }
-        let (window, live) = (self.window.current().records(), settings.live_panes(k, self.window.start()));
-        let expected = k.0 - live.start.0 * settings.every();
-        if window != expected {
-            return Err(at.contradictory(format!("the window holds {window} records, but record number {k} implies {expected}")));
+        match &self.window {
+            Windowing::Count(window) => {
+                let (k, settings) = (window.record_number(), window.settings());
+                for pane in window.panes() {
+                    at.verify_records(pane, settings.records_of(pane.number, k), k)?;
+                    at.verify_pane(pane, &self.measure)?;
+                }
+                let (records, live) = (window.current().records(), settings.live_panes(k, window.start()));
+                let expected = k.0 - live.start.0 * settings.every();
+                if records != expected {
+                    return Err(at.contradictory(format!("the window holds {records} records, but record number {k} implies {expected}")));
+                }
+            }
+            Windowing::Time(windows) => {
+                for pane in windows.panes() {
+                    at.verify_pane(pane, &self.measure)?;
+                }
+            }
         }
         Ok(())
     }
@@ -92,7 +112,11 @@ impl Place<'_> {
         StateError::Contradictory(format!("{self}: {fault}"))
     }
 
-    fn open(self, application_id: &str, measure: Measure, window: SlidingWindow) -> MonitoredWindow {
+    fn other_window(self, was: &str, now: Window) -> StateError {
+        self.inconsistent(format!("its window was {was}, now it is {now}: {REMEDY}"))
+    }
+
+    fn open(self, application_id: &str, measure: Measure, window: Windowing) -> MonitoredWindow {
         let Monitor { name, topic, .. } = &**self.monitor;
         let mut missing = MissingTally::default();
         missing.watch(measure.reference.features().iter().map(|feature| feature.name()));
@@ -101,10 +125,10 @@ impl Place<'_> {
             event_id: EventId::new(application_id, name, topic, Some(self.partition), Scope::Partition, None),
             monitor: Arc::clone(self.monitor),
             partition: self.partition,
-            statuses: vec![None; measure.layout.feature_count()],
-            summary: None,
+            verdicts: Verdicts::none(measure.layout.feature_count()),
             stream_time: None,
             missing,
+            outside: OutsideTally::default(),
             offered: None,
             check_due: false,
             flushed: k,
@@ -113,15 +137,19 @@ impl Place<'_> {
         }
     }
 
-    fn restore(
+    fn restore_count(
         self,
         application_id: &str,
         head: WindowHead,
+        settings: CountWindow,
         references: &dyn References,
         store: &dyn ReadStore,
     ) -> Result<MonitoredWindow, StateError> {
-        let measure = self.measure_of(&head, references)?;
-        let (k, start, settings) = (head.record_number, head.start, self.monitor.window);
+        if (head.size, head.every) != (settings.size(), settings.every()) {
+            return Err(self.other_window(&count(&head), Window::Count(settings)));
+        }
+        let measure = self.measure_of(&head.reference_version, &head.features, references)?;
+        let (k, start) = (head.record_number, head.start);
         if start > k || !start.0.is_multiple_of(settings.every()) {
             return Err(self.contradictory(format!(
                 "the stored window starts after record {start} and ends at {k}, with {} records a pane",
@@ -131,28 +159,95 @@ impl Place<'_> {
         let live = settings.live_panes(k, start);
         let mut panes = VecDeque::new();
         for number in live.start.0..live.end.0 {
-            panes.push_back(self.pane(PaneNumber(number), k, &measure, store)?);
+            let number = PaneNumber(number);
+            let slot = settings.slot(number);
+            let pane = self.pane(slot, store)?;
+            let pane = pane.ok_or_else(|| self.contradictory(format!("pane {} is missing in slot {slot}", number.0)))?;
+            if pane.number != number {
+                return Err(self.contradictory(format!("slot {slot} holds pane {}, not {}", pane.number.0, number.0)));
+            }
+            // Before the panes are added up: counts that cannot be might not even fit.
+            self.verify_records(&pane, settings.records_of(number, k), k)?;
+            self.verify_pane(&pane, &measure)?;
+            panes.push_back(pane);
         }
         let window = SlidingWindow::restore(settings, measure.layout.clone(), start, k, panes);
-        Ok(MonitoredWindow {
-            statuses: head.features.iter().map(|feature| feature.status).collect(),
-            summary: head.summary,
-            stream_time: head.stream_time,
-            ..self.open(application_id, measure, window)
-        })
+        Ok(self.restored(
+            application_id,
+            measure,
+            Windowing::Count(window),
+            &head.features,
+            head.summary,
+            head.stream_time,
+        ))
     }
 
-    /// The reference that stored panes were binned by, if the monitor's settings still cut panes as they are.
-    fn measure_of(self, head: &WindowHead, references: &dyn References) -> Result<Measure, StateError> {
-        let settings = self.monitor.window;
-        if (head.size, head.every) != (settings.size(), settings.every()) {
-            let (size, every) = (settings.size(), settings.every());
-            return Err(self.inconsistent(format!(
-                "its window was {}/{}, now it is {size}/{every} (size/every): {REMEDY}",
-                head.size, head.every
+    fn restore_time(
+        self,
+        application_id: &str,
+        head: TimeWindowHead,
+        settings: TimeWindow,
+        references: &dyn References,
+        store: &dyn ReadStore,
+    ) -> Result<MonitoredWindow, StateError> {
+        if (head.size_ms, head.every_ms, head.grace_ms) != (settings.size_ms(), settings.every_ms(), settings.grace_ms()) {
+            return Err(self.other_window(&time(&head), Window::Time(settings)));
+        }
+        let measure = self.measure_of(&head.reference_version, &head.features, references)?;
+        let mut panes = Vec::new();
+        for slot in 0..settings.slots() {
+            let Some(pane) = self.pane(slot, store)? else { continue };
+            if settings.slot(pane.number) != slot {
+                return Err(self.contradictory(format!(
+                    "slot {slot} holds pane {}, whose slot is {}",
+                    pane.number.0,
+                    settings.slot(pane.number)
+                )));
+            }
+            self.verify_pane(&pane, &measure)?;
+            panes.push(pane);
+        }
+        let found = (panes.len() as u64, panes.iter().map(|pane| pane.histogram.records()).sum::<u64>());
+        if found != (head.panes, head.records) {
+            return Err(self.contradictory(format!(
+                "{} panes with {} records are there, but {} with {} were written",
+                found.0, found.1, head.panes, head.records
             )));
         }
-        let version = &*head.reference_version;
+        // Times of before 1970 are in no window, and move none.
+        let stream_time = head.stream_time.filter(|time| time.0 >= 0);
+        let windows = HoppingWindows::restore(settings, measure.layout.clone(), head.record_number, stream_time, head.next, panes);
+        Ok(self.restored(
+            application_id,
+            measure,
+            Windowing::Time(windows),
+            &head.features,
+            head.summary,
+            head.stream_time,
+        ))
+    }
+
+    fn restored(
+        self,
+        application_id: &str,
+        measure: Measure,
+        window: Windowing,
+        features: &[FeatureHead],
+        summary: Option<Status>,
+        stream_time: Option<Timestamp>,
+    ) -> MonitoredWindow {
+        MonitoredWindow {
+            verdicts: Verdicts {
+                statuses: features.iter().map(|feature| feature.status).collect(),
+                summary,
+            },
+            stream_time,
+            ..self.open(application_id, measure, window)
+        }
+    }
+
+    /// The reference that stored panes were binned by, if the monitor's features still are those of the panes.
+    fn measure_of(self, version: &str, features: &[FeatureHead], references: &dyn References) -> Result<Measure, StateError> {
         let published = references.version(&self.monitor.name, version).ok_or_else(|| {
             self.inconsistent(format!(
                 "its window was measured against reference {version}, which is not published any more: publish it again, or run `leeway reset`"
@@ -165,7 +260,7 @@ impl Place<'_> {
             .iter()
             .map(|feature| (&**feature.name(), feature.counts().len() as u64))
             .collect();
-        let was: Vec<(&str, u64)> = head.features.iter().map(|FeatureHead { name, bins, .. }| (&**name, *bins)).collect();
+        let was: Vec<(&str, u64)> = features.iter().map(|FeatureHead { name, bins, .. }| (&**name, *bins)).collect();
         if was == now {
             Ok(measure)
         } else {
@@ -175,7 +270,11 @@ impl Place<'_> {
 
     /// A window that was never written has no panes.
     fn expect_no_panes(self, store: &dyn ReadStore) -> Result<(), StateError> {
-        for slot in 0..self.monitor.window.slots() {
+        let slots = match self.monitor.window {
+            Window::Count(settings) => settings.slots(),
+            Window::Time(settings) => settings.slots(),
+        };
+        for slot in 0..slots {
             if store.get(&pane_key(&self.monitor.name, NO_SEGMENT, ALL_FEATURES, slot))?.is_some() {
                 return Err(self.contradictory(format!("slot {slot} holds a pane, but the window that it belongs to is missing")));
             }
@@ -183,27 +282,23 @@ impl Place<'_> {
         Ok(())
     }
 
-    fn pane(self, number: PaneNumber, k: RecordNumber, measure: &Measure, store: &dyn ReadStore) -> Result<Pane, StateError> {
-        let slot = self.monitor.window.slot(number);
-        let key = pane_key(&self.monitor.name, NO_SEGMENT, ALL_FEATURES, slot);
-        let pane: Pane = read(store, &key)?.ok_or_else(|| self.contradictory(format!("pane {} is missing in slot {slot}", number.0)))?;
-        if pane.number != number {
-            return Err(self.contradictory(format!("slot {slot} holds pane {}, not {}", pane.number.0, number.0)));
-        }
-        if pane.histogram.counters() != measure.layout.counters() {
-            let (found, expected) = (pane.histogram.counters(), measure.layout.counters());
-            return Err(self.contradictory(format!("pane {} has {found} counters, its reference asks for {expected}", number.0)));
-        }
-        // Before the panes are added up: counts that cannot be might not even fit.
-        self.verify_pane(&pane, k, measure)?;
-        Ok(pane)
+    fn pane(self, slot: u32, store: &dyn ReadStore) -> Result<Option<Pane>, StateError> {
+        read(store, &pane_key(&self.monitor.name, NO_SEGMENT, ALL_FEATURES, slot))
     }
 
-    fn verify_pane(self, pane: &Pane, k: RecordNumber, measure: &Measure) -> Result<(), StateError> {
+    fn verify_records(self, pane: &Pane, expected: u64, k: RecordNumber) -> Result<(), StateError> {
         let (number, records) = (pane.number.0, pane.histogram.records());
-        let expected = self.monitor.window.records_of(pane.number, k);
         if records != expected {
             return Err(self.contradictory(format!("pane {number} holds {records} records, but record number {k} implies {expected}")));
+        }
+        Ok(())
+    }
+
+    fn verify_pane(self, pane: &Pane, measure: &Measure) -> Result<(), StateError> {
+        let number = pane.number.0;
+        if pane.histogram.counters() != measure.layout.counters() {
+            let (found, expected) = (pane.histogram.counters(), measure.layout.counters());
+            return Err(self.contradictory(format!("pane {number} has {found} counters, its reference asks for {expected}")));
         }
         pane.histogram.verify(&measure.layout).map_err(|Contradiction { feature, bins, beside, records }| {
             let name = measure.reference.features()[feature].name();
@@ -212,4 +307,12 @@ impl Place<'_> {
             ))
         })
     }
+}
+
+fn count(head: &WindowHead) -> String {
+    format!("{}/{} records (size/every)", head.size, head.every)
+}
+
+fn time(head: &TimeWindowHead) -> String {
+    format!("{}/{}/{} ms (size/every/grace)", head.size_ms, head.every_ms, head.grace_ms)
 }

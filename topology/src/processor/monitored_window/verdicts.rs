@@ -1,0 +1,119 @@
+//! One check of one window: its events, and what the next check has to know of it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use super::Measure;
+use crate::drift::{FeatureCheck, Status};
+use crate::event::{ClosedBy, DriftEvent, EventId, KIND, SCHEMA_VERSION, SUMMARY, Scope};
+use crate::histogram::{Counts, Span};
+use crate::ids::{Partition, RecordNumber, Timestamp};
+use crate::processor::Monitor;
+
+/// Each feature's status at the last check, and the summary's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Verdicts {
+    pub(super) statuses: Vec<Option<Status>>,
+    pub(super) summary: Option<Status>,
+}
+
+/// Whose check it is.
+pub(super) struct Checker<'a> {
+    pub(super) monitor: &'a Arc<Monitor>,
+    pub(super) partition: Partition,
+    pub(super) event_id: &'a EventId,
+    pub(super) measure: &'a Measure,
+    pub(super) record_number: RecordNumber,
+}
+
+/// From where to where the window reaches.
+#[derive(Clone, Copy)]
+pub(super) struct Bounds {
+    pub(super) span: Span,
+    pub(super) times: (Timestamp, Timestamp),
+    /// What tells its end from that of the monitor's other windows.
+    pub(super) id: i64,
+    pub(super) closed_by: Option<ClosedBy>,
+}
+
+impl Verdicts {
+    /// Of no check.
+    pub(super) fn none(features: usize) -> Self {
+        Self {
+            statuses: vec![None; features],
+            summary: None,
+        }
+    }
+
+    /// Checks every feature over a window and appends the events: the features' in the reference's order, then the summary's.
+    pub(super) fn check(&mut self, checker: &Checker<'_>, window: &impl Counts, bounds: Bounds, events: &mut Vec<DriftEvent>) {
+        let Measure { reference, layout, .. } = checker.measure;
+        let criteria = checker.monitor.criteria();
+        let (features, records) = (reference.features(), window.records());
+        let mut checks: Vec<FeatureCheck> = Vec::with_capacity(features.len());
+        for (index, feature) in features.iter().enumerate() {
+            let counts = window.bins(layout, index);
+            let check = criteria.check(feature.counts(), &counts, features.len());
+            let sides = (!feature.is_categorical()).then(|| window.sides(layout, index));
+            events.push(DriftEvent {
+                p_value: Some(check.p_value),
+                psi_null_mean: Some(check.psi_null_mean),
+                significant: check.significant,
+                previous_status: self.statuses[index].replace(check.status),
+                missing_count: counts.last().copied(),
+                below_range_count: sides.map(|(below, _)| below),
+                above_range_count: sides.map(|(_, above)| above),
+                counts: Some(counts),
+                top_bin: check.top.map(|(bin, _)| feature.label(bin)),
+                top_bin_contribution: check.top.map(|(_, contribution)| contribution),
+                ..checker.event(feature.name(), check.psi, check.status, records, bounds)
+            });
+            checks.push(check);
+        }
+        let summary = criteria.summarize(&checks);
+        events.push(DriftEvent {
+            previous_status: self.summary.replace(summary.status),
+            feature_count: Some(summary.feature_count),
+            drifted_features: Some(summary.drifted_features),
+            ..checker.event(&SUMMARY.into(), summary.psi, summary.status, records, bounds)
+        });
+    }
+}
+
+impl Checker<'_> {
+    /// What all events of a check have; the rest is null.
+    fn event(&self, feature: &Arc<str>, psi: f64, status: Status, window_count: u64, bounds: Bounds) -> DriftEvent {
+        DriftEvent {
+            schema_version: SCHEMA_VERSION,
+            event_id: self.event_id.of(feature, bounds.id, &self.measure.version),
+            kind: Cow::Borrowed(KIND),
+            monitor: Arc::clone(&self.monitor.name),
+            scope: Scope::Partition,
+            partition: Some(self.partition),
+            segment: None,
+            feature: Arc::clone(feature),
+            psi,
+            p_value: None,
+            psi_null_mean: None,
+            significant: None,
+            status,
+            previous_status: None,
+            record_count: self.record_number,
+            window_count,
+            missing_count: None,
+            below_range_count: None,
+            above_range_count: None,
+            window_start_offset: Some(bounds.span.first),
+            window_end_offset: Some(bounds.span.last),
+            window_start_ms: bounds.times.0,
+            window_end_ms: bounds.times.1,
+            counts: None,
+            top_bin: None,
+            top_bin_contribution: None,
+            feature_count: None,
+            drifted_features: None,
+            reference_version: Arc::clone(&self.measure.version),
+            closed_by: bounds.closed_by,
+        }
+    }
+}
