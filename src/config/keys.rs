@@ -266,8 +266,9 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "monitor.window.timestamp_field",
-        doc: "Field with a record's time, of time windows",
-        unavailable: |_| Some("a field for the time is not available yet: time windows go by the records' timestamps"),
+        kind: Kind::Text(NON_EMPTY),
+        unset: "the record's timestamp",
+        doc: "Field with a record's time, RFC 3339 or milliseconds since 1970, of time windows",
         ..KEY
     },
     Key {

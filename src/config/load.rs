@@ -18,6 +18,7 @@ use super::{Config, ConfigError, DashboardConfig, HttpConfig, KafkaConfig, LogFo
 use crate::task::Start;
 
 const GRACE: &str = "monitor.window.grace";
+const TIMESTAMP_FIELD: &str = "monitor.window.timestamp_field";
 
 /// Builds the configuration. A pure function of its arguments, but for the files that secrets are kept in.
 ///
@@ -199,8 +200,10 @@ fn count_window(view: &View<'_>, faults: &mut Vec<String>) -> Window {
             ));
         }
     }
-    if view.optional_text(GRACE).is_some() {
-        faults.push(format!("{}: only windows of kind = \"time\" have it", view.named(GRACE)));
+    for path in [GRACE, TIMESTAMP_FIELD] {
+        if view.optional_text(path).is_some() {
+            faults.push(format!("{}: only windows of kind = \"time\" have it", view.named(path)));
+        }
     }
     let (Some(records), Some(between)) = (view.optional_integer(size), view.optional_integer(every)) else {
         return Window::default();
@@ -293,6 +296,7 @@ fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
         },
         features,
         window,
+        timestamp_field: view.optional_text(TIMESTAMP_FIELD),
         min_samples: view.integer("monitor.min_samples"),
         thresholds,
         epsilon: view.decimal("monitor.epsilon").unwrap_or_default(),

@@ -138,6 +138,8 @@ pub struct MonitorConfig {
     pub features: Option<Vec<String>>,
     /// The records that a check looks at.
     pub window: Window,
+    /// Of time windows: the field with a record's time.
+    pub timestamp_field: Option<String>,
     /// No check before that many records.
     pub min_samples: u64,
     /// From which PSI on a check says what.
@@ -214,6 +216,7 @@ impl MonitorConfig {
             events_topic: self.events_topic.as_str().into(),
             dead_letter_topic: self.dead_letter_topic.as_str().into(),
             window: self.window,
+            timestamp_field: self.timestamp_field.as_deref().map(Into::into),
             min_samples: self.min_samples,
             thresholds: self.thresholds,
             epsilon: self.epsilon,

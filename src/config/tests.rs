@@ -244,10 +244,6 @@ fn what_this_version_cannot_do_is_refused_once_in_words() {
             "[[monitor]]\nwindow = { idle_close_after = '1m' }",
             "closing by idleness is not available yet",
         ),
-        (
-            "[[monitor]]\nwindow = { timestamp_field = 'ts' }",
-            "a field for the time is not available yet",
-        ),
         ("[http.tls]\ncert = 'c.pem'", "not available yet"),
     ] {
         assert!(only_fault(file).contains(words), "{file}: {}", only_fault(file));
@@ -281,6 +277,10 @@ fn time_window_is_durations_and_tumbles_by_default() {
         (
             "grace = '5m'",
             "monitor.window.grace = \"5m\" (leeway.toml line 2): only windows of kind = \"time\" have it",
+        ),
+        (
+            "timestamp_field = 'ts'",
+            "monitor.window.timestamp_field = \"ts\" (leeway.toml line 2): only windows of kind = \"time\" have it",
         ),
         (
             "kind = 'time', size = '5m', every = '2m'",
@@ -432,6 +432,7 @@ fn the_effective_default_configuration_reads_like_this() {
     window.size = 1000  # default
     window.every = 100  # default
     # window.grace: 0s
+    # window.timestamp_field: the record's timestamp
     min_samples = 100  # default
     thresholds.possible_drift = 0.1  # default
     thresholds.drift = 0.25  # default

@@ -25,7 +25,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use leeway_topology::ids::{Offset, Timestamp};
-use leeway_topology::processor::References;
+use leeway_topology::processor::{Irregular, References};
 use tracing::{error, info, warn};
 
 use crate::broker::{ClientEvent, StreamClient, TopicPartition};
@@ -136,6 +136,8 @@ pub struct StreamThread<C: StreamClient> {
     fenced_at: Option<Duration>,
     /// When the metrics were brought up to date last.
     published: Duration,
+    /// Records without a readable time are warned of once.
+    told_of_times: bool,
     /// Bytes after which an epoch is sealed early; halved when a transaction timed out.
     epoch_bytes_max: usize,
 }
@@ -160,6 +162,7 @@ impl<C: StreamClient> StreamThread<C> {
             stopped: false,
             commit_failures: commit::CommitFailures::default(),
             fenced_at: None,
+            told_of_times: false,
             published: Duration::ZERO,
             epoch_bytes_max: process::EPOCH_BYTES_MAX,
         }
@@ -286,9 +289,16 @@ impl<C: StreamClient> StreamThread<C> {
                     running
                         .processor
                         .drain_missing(&mut |monitor, feature, missing, count| metrics.missing_values(monitor, feature, missing, count));
-                    running
-                        .processor
-                        .drain_outside(&mut |monitor, outside, count| metrics.outside(monitor, outside, count));
+                    running.processor.drain_irregular(&mut |monitor, irregular, count| {
+                        if irregular == Irregular::UnreadableTime && !self.told_of_times {
+                            self.told_of_times = true;
+                            warn!(
+                                monitor,
+                                count, "records whose timestamp_field is not there or says no time; their own timestamp is taken"
+                            );
+                        }
+                        metrics.irregular(monitor, irregular, count);
+                    });
                 }
             }
         }

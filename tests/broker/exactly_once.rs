@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::cluster::bootstrap;
 use crate::kafka::{Handmade, OwnedRecord, create_topic, positions, produce, read_committed, unique, wait_until_consumed};
 use crate::leeway::{Worker, leeway, output, succeed};
-use crate::verify::{Expectation, Verified, WindowKind, verify};
+use crate::verify::{Expectation, TIME_FIELD, Verified, WindowKind, verify};
 
 pub(crate) const PARTITIONS: i32 = 6;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
@@ -218,7 +218,9 @@ impl Run {
         match self.window {
             WindowKind::Count { size, every } => format!("window = {{ size = {size}, every = {every} }}\n"),
             WindowKind::Time { size_ms, every_ms, grace_ms } => {
-                format!("window = {{ kind = \"time\", size = \"{size_ms}ms\", every = \"{every_ms}ms\", grace = \"{grace_ms}ms\" }}\n")
+                format!(
+                    "window = {{ kind = \"time\", size = \"{size_ms}ms\", every = \"{every_ms}ms\", grace = \"{grace_ms}ms\", timestamp_field = \"{TIME_FIELD}\" }}\n"
+                )
             }
         }
     }
@@ -471,8 +473,8 @@ fn instance_with_copies_takes_over_without_reading_the_changelog() {
     assert_eq!(run.verify().records, 120_000);
 }
 
-/// Records of one partition each: in order of time but for a jitter beyond the grace, one in a hundred without a time, and gaps that are longer than a
-/// window.
+/// Records of one partition each: in order of time but for a jitter beyond the grace, and gaps that are longer than a window. The field says the time in
+/// one way or another, or does not; then the record's own timestamp does, or nothing.
 fn timed_records(rows: &Path) -> Vec<(i32, Vec<u8>, i64)> {
     let mut random = StdRng::seed_from_u64(41);
     let mut now = [1_700_000_000_000_i64; PARTITIONS as usize];
@@ -487,8 +489,25 @@ fn timed_records(rows: &Path) -> Vec<(i32, Vec<u8>, i64)> {
             } else {
                 random.random_range(0..12)
             };
-            let jittered = *time - random.random_range(0..100_i64).pow(2);
-            (partition, line.to_vec(), if random.random_range(0..100) == 0 { -1 } else { jittered })
+            let time = *time - random.random_range(0..100_i64).pow(2);
+            let (ms, seconds) = (time % 1000, time / 1000 % 3600);
+            // 2023-11-14T22:13:20Z is 1,700,000,000 s; all times here are within the next hours.
+            let hour = (time / 1000 / 3600) % 24;
+            let day = 14 + (time / 1000 / 86400) - 19675;
+            let text = format!("2023-11-{day:02}T{hour:02}:{:02}:{:02}.{ms:03}Z", seconds / 60, seconds % 60);
+            let (field, own) = match random.random_range(0..20) {
+                0 => ("null".to_owned(), time),
+                1 => ("\"noon\"".to_owned(), time),
+                2 => ("[]".to_owned(), -1),
+                3..10 => (format!("\"{text}\""), 1),
+                _ => (time.to_string(), 1),
+            };
+            let mut line = line.to_vec();
+            if line.starts_with(b"{\"a\"") && line.ends_with(b"}") {
+                line.truncate(line.len() - 1);
+                line.extend(format!(", \"{TIME_FIELD}\": {field}}}").into_bytes());
+            }
+            (partition, line, own)
         })
         .collect()
 }

@@ -30,8 +30,12 @@ pub(crate) enum WindowKind {
     /// So many records, checked each so many.
     Count { size: u64, every: u64 },
     /// Hopping windows of event time.
+    /// The field [`TIME_FIELD`] says a record's time.
     Time { size_ms: u64, every_ms: u64, grace_ms: u64 },
 }
+
+/// The field that says a record's time.
+pub(crate) const TIME_FIELD: &str = "at";
 
 /// What a judged run held.
 #[derive(Debug)]
@@ -191,6 +195,7 @@ fn specification(expectation: &Expectation<'_>) -> Value {
         WindowKind::Time { size_ms, every_ms, grace_ms } => vec![("size_ms", size_ms), ("every_ms", every_ms), ("grace_ms", grace_ms)],
     };
     windows.into_iter().for_each(|(name, value)| spec[name] = value.into());
+    spec["timestamp_field"] = TIME_FIELD.into();
     spec
 }
 

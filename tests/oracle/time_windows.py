@@ -4,13 +4,30 @@
     time_windows.py --spec spec.json --times times.txt < records.jsonl > events.jsonl   [--invalid FILE]
 
 spec.json as oracle.py has it, with "size_ms", "every_ms", "grace_ms" instead of "window_size" and "check_interval". times.txt: for each record its
-timestamp in ms, one a line; a negative one is none.
+timestamp in ms, one a line; a negative one is none. "timestamp_field": a field that says the time, RFC 3339 or whole milliseconds; where it says none,
+the record's own timestamp holds.
 
 The rules are those of contract.md, section 5, Time windows; windows start at 0 or later. There are no panes here: every record is put into each of its
 windows that is open, and each window is counted when it closes.
 """
-import argparse, json, math, sys
+import argparse, json, math, re, sys
+from datetime import datetime, timedelta, timezone
 from oracle import Feature, lines, parse_record, status_of
+
+
+RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
+
+
+def time_of(value):
+    """Milliseconds since 1970, or None."""
+    if isinstance(value, float) and math.isfinite(value) and value == int(value) and abs(value) <= 2 ** 53:
+        return int(value)
+    if isinstance(value, str) and RFC_3339.fullmatch(value):
+        try:
+            return (datetime.fromisoformat(value) - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(milliseconds=1)
+        except ValueError:
+            return None
+    return None
 
 
 def evaluate(payloads, times, spec, on_invalid=None):
@@ -28,6 +45,8 @@ def evaluate(payloads, times, spec, on_invalid=None):
                 on_invalid(line)
             continue
         k += 1
+        said = time_of(record.get(spec.get("timestamp_field")))
+        time = time if said is None else said
         if time < 0:
             continue
         stream_time = max(stream_time, time)

@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 
 use crate::binning::Bins;
+use crate::event_time;
+use crate::ids::Timestamp;
 use crate::json::{RawText, Scalar, scan_object};
 use crate::record::{Missing, Observation, Rejected};
 use crate::reference::Reference;
@@ -18,11 +20,15 @@ pub struct Decoder {
     absent: Vec<Observation>,
     /// For each place in the record, the field that stood there last: an index, or [`NO_FIELD`].
     expected: Vec<(String, usize)>,
+    /// What the fields with a time said in the last record; `None`: nothing that is one.
+    times: Vec<Option<Timestamp>>,
 }
 
-/// A field, and what it feeds: places in the row.
+/// A field, and what it feeds: places in the row, and places among the times.
+#[derive(Default)]
 struct Field {
     sinks: Vec<(usize, Bins)>,
+    times: Vec<usize>,
 }
 
 const NO_FIELD: usize = usize::MAX;
@@ -38,17 +44,39 @@ impl Decoder {
             by_name: BTreeMap::new(),
             absent: Vec::new(),
             expected: Vec::new(),
+            times: Vec::new(),
         };
         for feature in references.into_iter().flat_map(Reference::features) {
             let place = decoder.absent.len();
             decoder.absent.push(feature.bins().missing(Missing::Absent));
-            let index = *decoder.by_name.entry(feature.name().to_string()).or_insert_with(|| {
-                decoder.fields.push(Field { sinks: Vec::new() });
-                decoder.fields.len() - 1
-            });
-            decoder.fields[index].sinks.push((place, feature.bins().clone()));
+            decoder.field(feature.name()).sinks.push((place, feature.bins().clone()));
         }
         decoder
+    }
+
+    /// The same, and reads times of these fields.
+    #[must_use]
+    pub fn with_times<'a>(mut self, fields: impl IntoIterator<Item = &'a str>) -> Self {
+        for name in fields {
+            let place = self.times.len();
+            self.times.push(None);
+            self.field(name).times.push(place);
+        }
+        self
+    }
+
+    /// The times that the last record's fields said, in the order in which they were asked for.
+    #[must_use]
+    pub fn times(&self) -> &[Option<Timestamp>] {
+        &self.times
+    }
+
+    fn field(&mut self, name: &str) -> &mut Field {
+        let index = *self.by_name.entry(name.to_owned()).or_insert_with(|| {
+            self.fields.push(Field::default());
+            self.fields.len() - 1
+        });
+        &mut self.fields[index]
     }
 
     /// Decodes one value. On success `row` holds one observation per feature.
@@ -58,8 +86,13 @@ impl Decoder {
     pub fn decode(&mut self, value: &[u8], row: &mut Vec<Observation>) -> Result<(), Rejected> {
         row.clear();
         row.extend_from_slice(&self.absent);
+        self.times.fill(None);
         let Self {
-            fields, by_name, expected, ..
+            fields,
+            by_name,
+            expected,
+            times,
+            ..
         } = self;
         let mut place = 0;
         scan_object(value, |name, scalar| {
@@ -68,6 +101,9 @@ impl Decoder {
             if let Some(field) = fields.get(index) {
                 for (at, bins) in &field.sinks {
                     row[*at] = observe(bins, scalar);
+                }
+                for at in &field.times {
+                    times[*at] = event_time::read(&scalar);
                 }
             }
         })

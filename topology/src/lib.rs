@@ -14,6 +14,7 @@ pub mod codec;
 pub mod decoder;
 pub mod drift;
 pub mod event;
+pub mod event_time;
 pub mod graph;
 pub mod histogram;
 pub mod ids;

@@ -11,7 +11,7 @@ mod references;
 
 pub use drift_processor::DriftProcessor;
 pub use monitor::{InvalidMonitor, Monitor};
-pub use monitored_window::{MonitoredWindow, Outside, Windowing};
+pub use monitored_window::{Irregular, MonitoredWindow, Windowing};
 pub use references::{PublishedReferences, References};
 
 use crate::event::DriftEvent;

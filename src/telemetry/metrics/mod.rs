@@ -12,7 +12,7 @@ use std::time::Duration;
 use leeway_topology::drift::Status;
 use leeway_topology::event::{DriftEvent, SUMMARY, Scope};
 use leeway_topology::ids::Partition;
-use leeway_topology::processor::Outside;
+use leeway_topology::processor::Irregular;
 use leeway_topology::record::Missing;
 use prometheus::core::Collector;
 use prometheus::{Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -44,6 +44,7 @@ pub struct Metrics {
     missing: Counters,
     late: Counters,
     skipped_windows: Counters,
+    unreadable_times: Counters,
     tombstones: IntCounter,
     commits: IntCounter,
     commit_duration: Histogram,
@@ -137,6 +138,11 @@ impl Metrics {
             skipped_windows: register.counters(
                 "leeway_skipped_windows_total",
                 "Time windows that were not checked for having fewer records than min_samples.",
+                &["monitor"],
+            )?,
+            unreadable_times: register.counters(
+                "leeway_unreadable_times_total",
+                "Records whose timestamp_field says no time; their own timestamp was taken.",
                 &["monitor"],
             )?,
             tombstones: register.counter("leeway_tombstones_total", "Records without a value, which are skipped.")?,
@@ -234,11 +240,12 @@ impl Metrics {
         self.missing.counter(&[monitor, feature, reason]).inc_by(count);
     }
 
-    /// Records and windows that no check looks at.
-    pub fn outside(&self, monitor: &str, outside: Outside, count: u64) {
-        match outside {
-            Outside::SkippedWindow => self.skipped_windows.counter(&[monitor]).inc_by(count),
-            _ => self.late.counter(&[monitor, outside.reason()]).inc_by(count),
+    /// Records and windows that do not count as they came.
+    pub fn irregular(&self, monitor: &str, irregular: Irregular, count: u64) {
+        match irregular {
+            Irregular::UnreadableTime => self.unreadable_times.counter(&[monitor]).inc_by(count),
+            Irregular::SkippedWindow => self.skipped_windows.counter(&[monitor]).inc_by(count),
+            _ => self.late.counter(&[monitor, irregular.reason()]).inc_by(count),
         }
     }
 

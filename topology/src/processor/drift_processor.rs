@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::monitored_window::{MonitoredWindow, Outside};
+use super::monitored_window::{Irregular, MonitoredWindow};
 use super::{Disposition, Monitor, Processor, References};
 use crate::decoder::Decoder;
 use crate::event::DriftEvent;
@@ -71,9 +71,9 @@ impl DriftProcessor {
     }
 
     /// Visits what no check looks at, since the last call: monitor, why, how many.
-    pub fn drain_outside(&mut self, visit: &mut dyn FnMut(&str, Outside, u64)) {
+    pub fn drain_irregular(&mut self, visit: &mut dyn FnMut(&str, Irregular, u64)) {
         for window in &mut self.windows {
-            window.drain_outside(visit);
+            window.drain_irregular(visit);
         }
     }
 
@@ -99,11 +99,13 @@ impl Processor for DriftProcessor {
             return Disposition::Rejected(rejected);
         }
         let mut rest = self.row.as_slice();
+        let mut times = self.decoder.times().iter();
         let mut check_due = false;
         for window in &mut self.windows {
             let (own, others) = rest.split_at(window.width());
             rest = others;
-            check_due |= window.observe(own, record.offset, record.timestamp);
+            let said = window.monitor().timestamp_field.is_some().then(|| times.next().copied().flatten());
+            check_due |= window.observe(own, record.offset, record.timestamp, said);
         }
         Disposition::Processed { check_due }
     }
@@ -139,5 +141,6 @@ impl Processor for DriftProcessor {
 }
 
 fn decoder(windows: &[MonitoredWindow]) -> Decoder {
-    Decoder::new(windows.iter().map(MonitoredWindow::reference))
+    let times = windows.iter().filter_map(|window| window.monitor().timestamp_field.as_deref());
+    Decoder::new(windows.iter().map(MonitoredWindow::reference)).with_times(times)
 }

@@ -22,6 +22,8 @@ pub struct Monitor {
     pub dead_letter_topic: Arc<str>,
     /// The records that a check looks at.
     pub window: Window,
+    /// Of time windows: the field with a record's time. `None`, and where it has none: the record's timestamp.
+    pub timestamp_field: Option<Arc<str>>,
     /// No check before the partition has that many records.
     pub min_samples: u64,
     /// From which PSI on a check says what.
@@ -85,6 +87,7 @@ impl Monitor {
             events_topic: "drift-events".into(),
             dead_letter_topic: format!("{topic}-dlq").into(),
             window: Window::default(),
+            timestamp_field: None,
             min_samples: 100,
             thresholds: Thresholds::default(),
             epsilon: 1e-4,

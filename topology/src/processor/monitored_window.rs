@@ -9,14 +9,14 @@
 //! - A change comes after a check, so a count window starts at a multiple of `every`. Panes of before are left in the store: their numbers tell
 //!   that they are stale, and their slots are written again. Time windows start anew with the next record, and their panes of before are deleted.
 
-mod outside;
+mod irregular;
 mod restore;
 mod verdicts;
 
 use std::sync::Arc;
 
-pub use self::outside::Outside;
-use self::outside::OutsideTally;
+pub use self::irregular::Irregular;
+use self::irregular::IrregularTally;
 use self::verdicts::{Bounds, Checker, Verdicts};
 use super::Monitor;
 use super::missing::MissingTally;
@@ -48,7 +48,7 @@ pub struct MonitoredWindow {
     verdicts: Verdicts,
     stream_time: Option<Timestamp>,
     missing: MissingTally,
-    outside: OutsideTally,
+    irregular: IrregularTally,
     /// The current reference, if it is not the one measured by.
     offered: Option<Measure>,
     check_due: bool,
@@ -151,9 +151,13 @@ impl MonitoredWindow {
         self.measure.layout.feature_count()
     }
 
-    /// Counts one record; says whether a check is due after it.
-    pub(super) fn observe(&mut self, row: &[Observation], offset: Offset, timestamp: Option<Timestamp>) -> bool {
+    /// Counts one record; says whether a check is due after it. `said`: the time that its field says, if there is such a field.
+    pub(super) fn observe(&mut self, row: &[Observation], offset: Offset, timestamp: Option<Timestamp>, said: Option<Option<Timestamp>>) -> bool {
         debug_assert!(!self.check_due, "a due check comes before the next record");
+        if said == Some(None) {
+            self.irregular.count(Irregular::UnreadableTime);
+        }
+        let timestamp = said.flatten().or(timestamp);
         self.missing.observe(row);
         self.stream_time = self.stream_time.max(timestamp);
         self.check_due = match &mut self.window {
@@ -164,10 +168,10 @@ impl MonitoredWindow {
             Windowing::Time(windows) => {
                 match windows.observe(row, offset, timestamp) {
                     Placed::InTime => {}
-                    Placed::LateForSome => self.outside.count(Outside::LateForSome),
-                    Placed::Late => self.outside.count(Outside::Late),
-                    Placed::NoTime => self.outside.count(Outside::NoTime),
-                    Placed::Full => self.outside.count(Outside::Full),
+                    Placed::LateForSome => self.irregular.count(Irregular::LateForSome),
+                    Placed::Late => self.irregular.count(Irregular::Late),
+                    Placed::NoTime => self.irregular.count(Irregular::NoTime),
+                    Placed::Full => self.irregular.count(Irregular::Full),
                 }
                 let due = windows.is_due();
                 if !due {
@@ -179,9 +183,9 @@ impl MonitoredWindow {
         self.check_due
     }
 
-    pub(super) fn drain_outside(&mut self, visit: &mut dyn FnMut(&str, Outside, u64)) {
+    pub(super) fn drain_irregular(&mut self, visit: &mut dyn FnMut(&str, Irregular, u64)) {
         let monitor = &self.monitor.name;
-        self.outside.drain(&mut |outside, count| visit(monitor, outside, count));
+        self.irregular.drain(&mut |irregular, count| visit(monitor, irregular, count));
     }
 
     pub(super) fn drain_missing(&mut self, visit: &mut dyn FnMut(&str, &str, Missing, u64)) {
@@ -213,7 +217,7 @@ impl MonitoredWindow {
             Windowing::Time(windows) => {
                 while let Some(closed) = windows.close_next() {
                     if closed.total.records() < self.monitor.min_samples {
-                        self.outside.count(Outside::SkippedWindow);
+                        self.irregular.count(Irregular::SkippedWindow);
                         continue;
                     }
                     let bounds = Bounds {

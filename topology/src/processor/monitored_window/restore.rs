@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
-use super::outside::OutsideTally;
+use super::irregular::IrregularTally;
 use super::verdicts::Verdicts;
 use super::{ALL_FEATURES, Measure, MonitoredWindow, NO_SEGMENT, Windowing};
 use crate::drift::Status;
@@ -128,7 +128,7 @@ impl Place<'_> {
             verdicts: Verdicts::none(measure.layout.feature_count()),
             stream_time: None,
             missing,
-            outside: OutsideTally::default(),
+            irregular: IrregularTally::default(),
             offered: None,
             check_due: false,
             flushed: k,

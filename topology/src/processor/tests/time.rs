@@ -25,13 +25,13 @@ fn pipe(driver: &mut TestDriver, rows: &[(i64, &str)]) -> Vec<DriftEvent> {
     driver.pipe(P0, records).unwrap().events
 }
 
-fn outside(driver: &mut TestDriver) -> Vec<(Outside, u64)> {
-    let mut outside = Vec::new();
+fn irregular(driver: &mut TestDriver) -> Vec<(Irregular, u64)> {
+    let mut irregular = Vec::new();
     driver
         .processor(P0)
         .unwrap()
-        .drain_outside(&mut |_, why, count| outside.push((why, count)));
-    outside
+        .drain_irregular(&mut |_, why, count| irregular.push((why, count)));
+    irregular
 }
 
 const LEFT: &str = r#"{"x": -1}"#;
@@ -68,18 +68,38 @@ fn late_records_and_small_windows_are_counted_and_never_checked() {
     );
     assert_eq!(events, []);
     assert_eq!(
-        outside(&mut driver),
+        irregular(&mut driver),
         [
-            (Outside::Late, 1),
-            (Outside::LateForSome, 1),
-            (Outside::NoTime, 1),
-            (Outside::SkippedWindow, 1)
+            (Irregular::Late, 1),
+            (Irregular::LateForSome, 1),
+            (Irregular::NoTime, 1),
+            (Irregular::SkippedWindow, 1)
         ]
     );
-    assert_eq!(outside(&mut driver), [], "told once");
+    assert_eq!(irregular(&mut driver), [], "told once");
     // [500, 1500) has the one at 700, and the one at 1000.
     let events = pipe(&mut driver, &[(1500, LEFT)]);
     assert_eq!(events.iter().map(|event| event.window_count).collect::<Vec<_>>(), [2, 2]);
+}
+
+#[test]
+fn field_says_the_time_and_the_timestamp_where_it_says_none() {
+    let monitor = Monitor {
+        timestamp_field: Some("at".into()),
+        ..timed(1000, 1000, 0, 1)
+    };
+    let mut driver = driver(monitor);
+    let rows = [
+        (9000, r#"{"x": 1, "at": "1970-01-01T00:00:01.5Z"}"#),
+        (9000, r#"{"at": 1700, "x": 1}"#),
+        (1800, r#"{"x": 1, "at": "soon"}"#),
+        (1900, RIGHT),
+        (0, r#"{"x": 1, "at": 2000}"#),
+    ];
+    let events = pipe(&mut driver, &rows);
+    let window = (events[0].window_start_ms, events[0].window_count, events[0].record_count);
+    assert_eq!(window, (Timestamp(1000), 4, RecordNumber(5)));
+    assert_eq!(irregular(&mut driver), [(Irregular::UnreadableTime, 2)]);
 }
 
 #[test]

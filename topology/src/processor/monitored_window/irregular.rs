@@ -1,8 +1,8 @@
-//! What no check looks at, between two scrapes of the metrics.
+//! What does not count as it came, between two scrapes of the metrics.
 
-/// Why records, or a window, are outside of any check.
+/// Why a record or a window does not count as it came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Outside {
+pub enum Irregular {
     /// A record all of whose windows had been checked before it came.
     Late,
     /// A record that came too late for some of its windows; the others have it.
@@ -11,20 +11,23 @@ pub enum Outside {
     NoTime,
     /// A record beyond those that a pane can count.
     Full,
+    /// A record whose time field says no time; its own timestamp was taken.
+    UnreadableTime,
     /// A window with fewer records than `min_samples`.
     SkippedWindow,
 }
 
 /// Every kind, in the order of the counters.
-const ALL: [Outside; 5] = [
-    Outside::Late,
-    Outside::LateForSome,
-    Outside::NoTime,
-    Outside::Full,
-    Outside::SkippedWindow,
+const ALL: [Irregular; 6] = [
+    Irregular::Late,
+    Irregular::LateForSome,
+    Irregular::NoTime,
+    Irregular::Full,
+    Irregular::UnreadableTime,
+    Irregular::SkippedWindow,
 ];
 
-impl Outside {
+impl Irregular {
     /// A short word for the metric's `reason` label.
     #[must_use]
     pub fn reason(self) -> &'static str {
@@ -33,6 +36,7 @@ impl Outside {
             Self::LateForSome => "late_for_some",
             Self::NoTime => "no_time",
             Self::Full => "full",
+            Self::UnreadableTime => "unreadable_time",
             Self::SkippedWindow => "min_samples",
         }
     }
@@ -40,19 +44,19 @@ impl Outside {
 
 /// Counts of one monitor.
 #[derive(Clone, Debug, Default)]
-pub(super) struct OutsideTally([u64; ALL.len()]);
+pub(super) struct IrregularTally([u64; ALL.len()]);
 
-impl OutsideTally {
-    pub(super) fn count(&mut self, outside: Outside) {
-        self.0[outside as usize] += 1;
+impl IrregularTally {
+    pub(super) fn count(&mut self, irregular: Irregular) {
+        self.0[irregular as usize] += 1;
     }
 
     /// Visits every count above 0 and starts anew.
-    pub(super) fn drain(&mut self, visit: &mut dyn FnMut(Outside, u64)) {
-        for outside in ALL {
-            let count = std::mem::take(&mut self.0[outside as usize]);
+    pub(super) fn drain(&mut self, visit: &mut dyn FnMut(Irregular, u64)) {
+        for irregular in ALL {
+            let count = std::mem::take(&mut self.0[irregular as usize]);
             if count > 0 {
-                visit(outside, count);
+                visit(irregular, count);
             }
         }
     }
