@@ -12,11 +12,12 @@
 //! Invariants:
 //! - A task's keys have one holder: the standby holds the lease as long as it follows, and gives it up as soon as a stream thread asks.
 //! - Only whole epochs move the checkpoint; so a copy is what some earlier commit left, never something in between.
+//! - What was deleted is deleted in the copy: one that was not continued for so long that tombstones may be gone begins anew.
 //! - Memory is bounded by a few megabytes per task that wait for the end of their epoch.
 //!
 //! Not here: who takes over. The group's assignor does not know of copies; with standbys on every instance, each has one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -217,7 +218,7 @@ impl<C: StreamClient> StandbyThread<C> {
                     if let RestorePlan::FromStart { because: Some(because) } = &plan {
                         warn!(%changelog, %because, "the copy is not continued; standby begins at the changelog's start");
                     }
-                    Restore::begin(&plan, range, &self.context.store, lease)
+                    Restore::begin(&plan, range, now.wall, &self.context.store, lease)
                 });
                 match begun {
                     Ok((restore, from)) => {
@@ -246,14 +247,18 @@ impl<C: StreamClient> StandbyThread<C> {
     fn follow(&mut self, now: Now) -> usize {
         let Self { client, copies, context, .. } = self;
         let mut failed: BTreeMap<TopicPartition, StoreError> = BTreeMap::new();
+        let mut outlived: BTreeSet<TopicPartition> = BTreeSet::new();
         let taken = client.poll_restore(RECORDS_PER_POLL, &mut |changelog, record| {
             if let Some(Copy {
                 phase: Phase::Following { lease, restore, at_end },
+                sub_topology,
                 ..
             }) = copies.get_mut(changelog)
             {
                 *at_end = false;
-                if !failed.contains_key(changelog)
+                if outlived.contains(changelog) || restore.is_outlived(now.wall, sub_topology.checkpoint_age_ms_max) {
+                    outlived.insert(changelog.clone());
+                } else if !failed.contains_key(changelog)
                     && let Some(key) = record.key
                     && let Err(error) = restore.apply(record.offset, key, record.value, &context.store, lease)
                 {
@@ -263,6 +268,10 @@ impl<C: StreamClient> StandbyThread<C> {
         });
         for (changelog, error) in failed {
             self.on_failure(&changelog, &error, now);
+        }
+        for changelog in outlived {
+            info!(%changelog, "the copy was not continued for so long that tombstones may be gone; standby begins at the changelog's start");
+            self.give_up(&changelog, now, true);
         }
         taken
     }

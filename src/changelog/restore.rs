@@ -15,7 +15,7 @@ const RESTORE_BATCH_BYTES: usize = 4 << 20;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RestorePlan {
     /// The store is true up to here: read on.
-    FromCheckpoint(Offset),
+    FromCheckpoint(Checkpoint),
     /// Drop the task's range and read everything that the changelog has.
     FromStart {
         /// Why the store cannot be continued, if it held anything.
@@ -27,13 +27,13 @@ pub enum RestorePlan {
 /// store older than half of that might keep what was deleted.
 #[must_use]
 pub fn plan_restore(checkpoint: Option<&Checkpoint>, range: LogRange, now: Timestamp, checkpoint_age_ms_max: i64) -> RestorePlan {
-    let Some(Checkpoint {
-        changelog_offset,
-        committed_at,
-    }) = checkpoint
-    else {
+    let Some(checkpoint) = checkpoint else {
         return RestorePlan::FromStart { because: None };
     };
+    let Checkpoint {
+        changelog_offset,
+        committed_at,
+    } = checkpoint;
     let age_ms = now.0.saturating_sub(committed_at.0);
     let because = if *changelog_offset < range.start {
         format!("checkpoint {changelog_offset} is before the changelog's start {}", range.start)
@@ -45,7 +45,7 @@ pub fn plan_restore(checkpoint: Option<&Checkpoint>, range: LogRange, now: Times
     } else if age_ms > checkpoint_age_ms_max && !is(Mutation::OldCheckpoint) {
         format!("the checkpoint is {age_ms} ms old, tombstones are only sure to be there for {checkpoint_age_ms_max} ms")
     } else {
-        return RestorePlan::FromCheckpoint(*changelog_offset);
+        return RestorePlan::FromCheckpoint(checkpoint.clone());
     };
     RestorePlan::FromStart { because: Some(because) }
 }
@@ -63,6 +63,8 @@ pub struct Restore {
     records: u64,
     /// The changelog offset after the last record taken.
     next: Offset,
+    /// What was deleted before then is not in what was read so far.
+    fresh_at: Timestamp,
 }
 
 impl Restore {
@@ -70,14 +72,14 @@ impl Restore {
     ///
     /// # Errors
     /// When the store cannot be written.
-    pub fn begin(plan: &RestorePlan, range: LogRange, store: &StateStore, lease: &TaskLease) -> Result<(Self, Offset), StoreError> {
-        let from = match plan {
-            RestorePlan::FromCheckpoint(offset) => *offset,
+    pub fn begin(plan: &RestorePlan, range: LogRange, now: Timestamp, store: &StateStore, lease: &TaskLease) -> Result<(Self, Offset), StoreError> {
+        let (from, fresh_at) = match plan {
+            RestorePlan::FromCheckpoint(checkpoint) => (checkpoint.changelog_offset, checkpoint.committed_at),
             RestorePlan::FromStart { .. } => {
                 let mut batch = Batch::new();
                 batch.clear(lease);
                 store.write(batch)?;
-                range.start
+                (range.start, now)
             }
         };
         Ok((
@@ -88,6 +90,7 @@ impl Restore {
                 progress: None,
                 records: 0,
                 next: from,
+                fresh_at,
             },
             from,
         ))
@@ -107,6 +110,7 @@ impl Restore {
             let progress =
                 Progress::from_bytes(bytes).map_err(|e| StoreError::Corrupted(format!("changelog offset {offset}: progress record: {e}")))?;
             self.covered = self.pending.len();
+            self.fresh_at = self.fresh_at.max(progress.committed_at);
             self.progress = Some((
                 bytes.to_vec(),
                 Checkpoint {
@@ -124,6 +128,13 @@ impl Restore {
             self.write(store, lease)?;
         }
         Ok(())
+    }
+
+    /// Whether tombstones of what comes next may be gone: the last thing read is older than they are sure to be there. Then what comes is not to be
+    /// taken; only a restore from the start knows what was deleted. (A checkpoint is asked the same before it is continued.)
+    #[must_use]
+    pub fn is_outlived(&self, now: Timestamp, checkpoint_age_ms_max: i64) -> bool {
+        now.0.saturating_sub(self.fresh_at.0) > checkpoint_age_ms_max && !is(Mutation::OldCheckpoint)
     }
 
     /// Offsets that are still to be read before `end`: at least as many as there are records, since markers and what was compacted away count too.
@@ -170,7 +181,10 @@ impl Restore {
 
 #[cfg(test)]
 mod tests {
+    use leeway_topology::ids::Partition;
+
     use super::*;
+    use crate::state::store::TaskRange;
 
     const RANGE: LogRange = LogRange {
         start: Offset(900),
@@ -188,14 +202,48 @@ mod tests {
     fn reason(plan: RestorePlan) -> String {
         match plan {
             RestorePlan::FromStart { because } => because.unwrap_or_default(),
-            RestorePlan::FromCheckpoint(offset) => panic!("continued from {offset}"),
+            RestorePlan::FromCheckpoint(checkpoint) => panic!("continued from {checkpoint:?}"),
         }
+    }
+
+    #[test]
+    fn restore_that_stands_still_longer_than_tombstones_last_is_outlived() {
+        let store = StateStore::in_memory();
+        let range = TaskRange {
+            store: "s".into(),
+            partition: Partition(0),
+        };
+        let lease = store.lease(range).unwrap();
+        let from_checkpoint = RestorePlan::FromCheckpoint(checkpoint(1500, 10_000));
+        let (restore, _) = Restore::begin(&from_checkpoint, RANGE, Timestamp(10_500), &store, &lease).unwrap();
+        assert!(!restore.is_outlived(Timestamp(11_000), 1_000));
+        assert!(restore.is_outlived(Timestamp(11_001), 1_000));
+
+        let from_start = RestorePlan::FromStart { because: None };
+        let (mut restore, _) = Restore::begin(&from_start, RANGE, Timestamp(50_000), &store, &lease).unwrap();
+        assert!(
+            !restore.is_outlived(Timestamp(51_000), 1_000),
+            "from the start on it has seen what there is"
+        );
+        let progress = |committed_at| Progress {
+            next_offset: Offset(1),
+            record_number: 1,
+            stream_time: None,
+            epoch: 1,
+            committed_at: Timestamp(committed_at),
+        };
+        for (offset, committed_at) in [(900, 20_000), (901, 60_000)] {
+            let bytes = progress(committed_at).to_bytes();
+            restore.apply(Offset(offset), &progress_key(), Some(&bytes), &store, &lease).unwrap();
+        }
+        assert!(!restore.is_outlived(Timestamp(61_000), 1_000), "it goes on with what it reads");
+        assert!(restore.is_outlived(Timestamp(61_001), 1_000));
     }
 
     #[test]
     fn a_checkpoint_within_the_log_is_continued() {
         let plan = plan_restore(Some(&checkpoint(1500, 10_000)), RANGE, Timestamp(10_500), 1_000);
-        assert_eq!(plan, RestorePlan::FromCheckpoint(Offset(1500)));
+        assert_eq!(plan, RestorePlan::FromCheckpoint(checkpoint(1500, 10_000)));
     }
 
     #[test]

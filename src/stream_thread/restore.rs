@@ -1,5 +1,6 @@
 //! From an assigned partition to a running task: stable offset, lease, log ranges, changelog, self-check.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use leeway_topology::processor::{DriftProcessor, Processor as _};
@@ -42,6 +43,7 @@ impl<C: StreamClient> StreamThread<C> {
         }
         let Self { client, tasks, context, .. } = self;
         let mut failed: Option<(TopicPartition, StoreError)> = None;
+        let mut outlived: BTreeSet<TopicPartition> = BTreeSet::new();
         let taken = client.poll_restore(RECORDS_PER_POLL, &mut |changelog, record| {
             let Some(task) = tasks.values_mut().find(|task| task.changelog == *changelog) else {
                 return;
@@ -50,7 +52,9 @@ impl<C: StreamClient> StreamThread<C> {
                 return;
             };
             task.metrics.restored += 1;
-            if failed.is_none()
+            if outlived.contains(changelog) || restore.is_outlived(now.wall, task.sub_topology.checkpoint_age_ms_max) {
+                outlived.insert(changelog.clone());
+            } else if failed.is_none()
                 && let Some(key) = record.key
                 && let Err(error) = restore.apply(record.offset, key, record.value, &context.store, lease)
             {
@@ -59,6 +63,13 @@ impl<C: StreamClient> StreamThread<C> {
         });
         if let Some((changelog, error)) = failed {
             self.restore_failed(&changelog, &error, now)?;
+        }
+        for changelog in outlived {
+            if let Some(task) = self.tasks.values_mut().find(|task| task.changelog == changelog) {
+                warn!(task = %task.id, "the restore stood still for so long that tombstones may be gone; beginning at the changelog's start");
+                self.client.stop_restore(&changelog);
+                task.suspend(now.elapsed, true);
+            }
         }
         Ok(taken > 0)
     }
@@ -283,7 +294,7 @@ fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadCon
             context.metrics.restored_from_start();
             warn!(task = %task.id, %because, "the store is not continued; restoring from the changelog's start");
         }
-        Restore::begin(&plan, changelog, &context.store, lease)
+        Restore::begin(&plan, changelog, now.wall, &context.store, lease)
     };
     match begin(lease) {
         Ok((restore, from)) => {
