@@ -53,7 +53,7 @@ const ROCKSDB_IN_RUNS: u32 = 25;
 struct Process {
     disk: Disk,
     threads: Vec<Seat>,
-    /// Every second one has copies of the others' tasks.
+    /// Every fourth one has copies of the others' tasks.
     standby: Option<StandbyThread<MemoryClient>>,
     stopping: bool,
     /// By thread; the last one is the standby's.
@@ -90,6 +90,8 @@ struct Simulation<'a> {
     inputs: Vec<Input>,
     histories: Vec<History>,
     inspections: Vec<Inspection>,
+    /// What was there when an idle task was looked at last, by disk and partition.
+    seen_idle: BTreeMap<(String, usize), Entries>,
     /// Whether the group's offsets say something that the changelogs do not.
     adopted: bool,
     metrics: Arc<Metrics>,
@@ -123,7 +125,7 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
     let mut world = World::on(partitions, |broker| {
         broker.with_rebalance_protocol(protocol).with_transaction_sweep(TRANSACTION_SWEEP)
     });
-    if random.random_range(0..3) == 0 {
+    if random.random_range(0..4) == 0 {
         coverage.count("time windows");
         let mut monitor = (*world.monitor).clone();
         monitor.window = Window::Time(TimeWindow::new(100_000, 20_000, 200_000).expect("a window"));
@@ -157,6 +159,7 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         inputs: (0..partitions).map(|_| Input::default()).collect(),
         histories: (0..partitions).map(|_| History::default()).collect(),
         inspections: Vec::new(),
+        seen_idle: BTreeMap::new(),
         adopted: false,
         metrics: Arc::new(Metrics::new(1000).expect("metrics")),
         faults,
@@ -311,6 +314,9 @@ impl Simulation<'_> {
         if self.draws(1) {
             self.crash_all()?;
         }
+        if self.draws(100) {
+            self.inspect_idle();
+        }
         Ok(())
     }
 
@@ -421,7 +427,7 @@ impl Simulation<'_> {
                 Seat::Between(Box::new(thread))
             })
             .collect();
-        let standby = self.draws(500).then(|| {
+        let standby = self.draws(250).then(|| {
             self.coverage.count("process with copies");
             StandbyThread::new(self.world.client(&disk.name, 0), context)
         });
@@ -442,6 +448,28 @@ impl Simulation<'_> {
             self.coverage.count("crash with copies");
         }
         self.leave(disk)
+    }
+
+    /// Looks at what live processes keep of tasks that nobody has there now, before something else is written over it.
+    fn inspect_idle(&mut self) {
+        for process in &self.processes {
+            let disk = &process.disk;
+            for partition in 0..self.inputs.len() {
+                // Who has the lease is in the middle of something.
+                let Ok((entries, lost)) = disk.undamaged(partition) else { continue };
+                let last = self.seen_idle.entry((disk.name.clone(), partition)).or_default();
+                if *last != entries {
+                    last.clone_from(&entries);
+                    self.coverage.count("idle task of a live process looked at");
+                    self.inspections.push(Inspection {
+                        disk: disk.name.clone(),
+                        partition,
+                        entries,
+                        lost,
+                    });
+                }
+            }
+        }
     }
 
     /// A disk without a process.
