@@ -47,7 +47,8 @@ pub(super) const SERVERS: Rule<str> = Rule {
 
 pub(super) const FILTER: Rule<str> = Rule {
     allowed: "a tracing filter, such as `info` or `warn,leeway=debug`",
-    accepts: |text| tracing_subscriber::EnvFilter::builder().parse(text).is_ok(),
+    // The parser panics where it cuts a text within a character.
+    accepts: |text| text.is_ascii() && tracing_subscriber::EnvFilter::builder().parse(text).is_ok(),
 };
 
 pub(super) const REFERENCE: Rule<str> = Rule {

@@ -301,6 +301,12 @@ fn time_window_is_durations_and_tumbles_by_default() {
 }
 
 #[test]
+fn log_filter_with_letters_beyond_ascii_is_refused_and_no_panic() {
+    let fault = only_fault("log = 'a[bcƿd'");
+    assert!(fault.contains("must be a tracing filter"), "{fault}");
+}
+
+#[test]
 fn reference_is_a_path_or_the_first_records() {
     for (text, expected) in [("'first:10000'", 10_000), ("{ first = 500 }", 500)] {
         assert_eq!(
