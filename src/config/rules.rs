@@ -47,8 +47,7 @@ pub(super) const SERVERS: Rule<str> = Rule {
 
 pub(super) const FILTER: Rule<str> = Rule {
     allowed: "a tracing filter, such as `info` or `warn,leeway=debug`",
-    // The parser panics where it cuts a text within a character.
-    accepts: |text| text.is_ascii() && tracing_subscriber::EnvFilter::builder().parse(text).is_ok(),
+    accepts: |text| crate::telemetry::logging::parse_filter(text).is_ok(),
 };
 
 pub(super) const REFERENCE: Rule<str> = Rule {

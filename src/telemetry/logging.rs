@@ -44,11 +44,23 @@ pub fn init(filter: &str, format: LogFormat, colors: bool) -> Result<(), Logging
     started.map_err(|_| LoggingError::StartedTwice)
 }
 
-fn parse_filter(filter: &str) -> Result<EnvFilter, LoggingError> {
-    EnvFilter::builder().parse(filter).map_err(|error| LoggingError::Filter {
+/// Reads a filter. Values of fields are texts and no patterns: building an automaton for a short one takes a second, or all memory.
+///
+/// # Errors
+/// What is wrong with it.
+pub(crate) fn parse_filter(filter: &str) -> Result<EnvFilter, LoggingError> {
+    let fault = |reason: String| LoggingError::Filter {
         filter: filter.to_owned(),
-        reason: error.to_string(),
-    })
+        reason,
+    };
+    // The parser panics where it cuts a text within a character.
+    if !filter.is_ascii() {
+        return Err(fault("it has letters beyond ASCII".to_owned()));
+    }
+    EnvFilter::builder()
+        .with_regex(false)
+        .parse(filter)
+        .map_err(|error| fault(error.to_string()))
 }
 
 #[cfg(test)]

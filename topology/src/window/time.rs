@@ -289,6 +289,9 @@ impl HoppingWindows {
     }
 
     fn advance(&mut self, next: u64) {
+        if next == self.next {
+            return;
+        }
         self.next = next;
         let open = self.panes.split_off(&next);
         self.forgotten.extend(std::mem::replace(&mut self.panes, open).into_keys());
