@@ -78,7 +78,7 @@ fuzz: ## Feed what Leeway reads from others with anything: make fuzz SECONDS=for
 bench: ## Throughput on a real Kafka, beside a bare consumer (release build; about 5 minutes and 1 GB of disk when built)
 	cargo bench --bench throughput
 
-bench-recovery: ## Time to the first event after a kill, with 1 GB of state (release build; 10 GB of memory, 5 GB of disk)
+bench-recovery: ## Time to the first event after a kill, with 1 GB of state (release build; counts alone are about 5 GB of memory)
 	cargo bench --bench recovery
 
 compose: ## Validate docker-compose.yml with the real Compose parser

@@ -2,8 +2,7 @@
 //!
 //! The page is [`report.html`](report.html), a template; here is what it shows, with the geometry of its charts. No script, no request to any host.
 
-use leeway_topology::batch::BatchFeature;
-use leeway_topology::drift::{Criteria, Status};
+use leeway_topology::drift::{CheckedFeature, Criteria, Status};
 use leeway_topology::psi;
 use leeway_topology::reference::FeatureReference;
 use minijinja::syntax::SyntaxConfig;
@@ -161,7 +160,7 @@ pub fn render(report: &Report, sources: Sources<'_>) -> Result<String, Error> {
     environment.get_template("report.html")?.render(Serde(page))
 }
 
-fn view<'a>(report: &Report, feature: &'a FeatureReference, found: &BatchFeature, epsilon: f64) -> FeatureView<'a> {
+fn view<'a>(report: &Report, feature: &'a FeatureReference, found: &CheckedFeature, epsilon: f64) -> FeatureView<'a> {
     let check = &found.check;
     let missing = |counts: &[u64], rows| format!("{:.1} %", percent(counts.last().copied().unwrap_or_default(), rows));
     FeatureView {
@@ -180,7 +179,7 @@ fn view<'a>(report: &Report, feature: &'a FeatureReference, found: &BatchFeature
     }
 }
 
-fn chart(feature: &FeatureReference, found: &BatchFeature, epsilon: f64) -> Chart {
+fn chart(feature: &FeatureReference, found: &CheckedFeature, epsilon: f64) -> Chart {
     let (before, now) = (feature.counts(), &found.counts);
     let contributions = psi::contributions(before, now, epsilon);
     let shares = |counts: &[u64]| -> Vec<f64> {

@@ -11,12 +11,11 @@
 //!
 //! Not here: building a reference and reading files, which are [`crate::source`]'s; the arithmetic, which is [`leeway_topology::batch`]'s.
 
-use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use leeway_topology::batch::{Batch, BatchFeature, Line, TooManyRows};
-use leeway_topology::drift::{Criteria, Status, Summary};
+use leeway_topology::batch::{Batch, Line, TooManyRows};
+use leeway_topology::drift::{CheckedFeature, Criteria, Status, Summary};
 use leeway_topology::event::SUMMARY;
 use leeway_topology::reference::{FeatureReference, Reference};
 use serde::Serialize;
@@ -56,7 +55,7 @@ pub struct Report {
     /// What the rows were checked against.
     pub reference: Arc<Reference>,
     /// By feature, in the reference's order.
-    pub features: Vec<BatchFeature>,
+    pub features: Vec<CheckedFeature>,
     /// Over all features.
     pub summary: Summary,
     /// Rows checked.
@@ -90,23 +89,14 @@ pub fn check(path: &Path, format: Format, reference: &Arc<Reference>, criteria: 
             })?;
         }
         Format::Jsonl => {
-            // A visit cannot fail but for the file, so what else stops it is kept aside.
-            let mut stopped = None;
             source::file_lines(path, |line| {
                 progress();
-                match batch.push_json(line) {
-                    Ok(Line::Counted) => Ok(()),
-                    Ok(Line::Rejected(_)) => {
-                        rejected += 1;
-                        Ok(())
-                    }
-                    Err(error) => {
-                        stopped = Some(error);
-                        Err(io::Error::other(error))
-                    }
+                match batch.push_json(line).map_err(too_many)? {
+                    Line::Counted => {}
+                    Line::Rejected(_) => rejected += 1,
                 }
-            })
-            .map_err(|error| stopped.map_or(CheckError::Source(error), too_many))?;
+                Ok::<_, CheckError>(())
+            })?;
         }
     }
     if batch.rows() == 0 {
@@ -140,7 +130,7 @@ impl Report {
 
     /// Features and what was found for each, worst first: by status, then by PSI, then as the reference has them.
     #[must_use]
-    pub fn worst_first(&self) -> Vec<(&FeatureReference, &BatchFeature)> {
+    pub fn worst_first(&self) -> Vec<(&FeatureReference, &CheckedFeature)> {
         let mut features: Vec<_> = self.reference.features().iter().zip(&self.features).collect();
         features.sort_by(|(_, a), (_, b)| {
             (b.check.status, b.check.psi)
@@ -152,7 +142,7 @@ impl Report {
 
     /// Features that no row has: more likely a name that is spelled otherwise than drift.
     pub fn never_there(&self) -> impl Iterator<Item = &FeatureReference> {
-        let all = |found: &BatchFeature| found.counts.last() == Some(&self.rows);
+        let all = |found: &CheckedFeature| found.counts.last() == Some(&self.rows);
         self.reference
             .features()
             .iter()
@@ -183,7 +173,7 @@ impl Report {
         serde_json::to_string(&document).unwrap_or_default() + "\n"
     }
 
-    fn feature<'a>(&'a self, feature: &'a FeatureReference, found: &'a BatchFeature) -> FeatureDocument<'a> {
+    fn feature<'a>(&'a self, feature: &'a FeatureReference, found: &'a CheckedFeature) -> FeatureDocument<'a> {
         FeatureDocument {
             feature: feature.name(),
             psi: found.check.psi,

@@ -157,7 +157,7 @@ fn text(cell: &Cell<'_>) -> Option<Vec<u8>> {
 }
 
 fn send_lines<P: PlainProducer>(input: impl std::io::BufRead, args: &Args, sender: &mut Sender<P>) -> Result<(), SendError> {
-    source::lines(input, |line| {
+    source::lines(input, SendError::from, |line| {
         let key = args.key_column.as_ref().and_then(|column| {
             let value: serde_json::Value = serde_json::from_slice(line).ok()?;
             match value.get(column)? {

@@ -151,15 +151,15 @@ pub fn csv_rows<E: From<SourceError>>(
     Ok(())
 }
 
-/// Visits the lines of a file, without their line feeds; the last one may lack it.
+/// Visits the lines of an input, without their line feeds; the last one may lack it. `failed`: what it is that the input cannot be read.
 ///
 /// # Errors
 /// When the input cannot be read, or the visit fails.
-pub fn lines<E: From<std::io::Error>>(mut input: impl BufRead, mut visit: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+pub fn lines<E>(mut input: impl BufRead, failed: impl Fn(std::io::Error) -> E, mut visit: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
     let mut line = Vec::new();
     loop {
         line.clear();
-        if input.read_until(b'\n', &mut line)? == 0 {
+        if input.read_until(b'\n', &mut line).map_err(&failed)? == 0 {
             return Ok(());
         }
         visit(line.strip_suffix(b"\n").unwrap_or(&line))?;
@@ -170,11 +170,12 @@ pub fn lines<E: From<std::io::Error>>(mut input: impl BufRead, mut visit: impl F
 ///
 /// # Errors
 /// When the file cannot be read, or the visit fails.
-pub fn file_lines(path: &Path, visit: impl FnMut(&[u8]) -> std::io::Result<()>) -> Result<(), SourceError> {
-    lines(open(path)?, visit).map_err(|error| SourceError::File {
-        path: path.to_owned(),
-        error,
-    })
+pub fn file_lines<E: From<SourceError>>(path: &Path, visit: impl FnMut(&[u8]) -> Result<(), E>) -> Result<(), E> {
+    let failed = |error| {
+        let path = path.to_owned();
+        SourceError::File { path, error }.into()
+    };
+    lines(open(path)?, failed, visit)
 }
 
 /// How a reference is built.

@@ -25,8 +25,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cluster::bootstrap;
-use crate::exactly_once::{PATIENCE, Run, wait_for};
 use crate::kafka::{stable_and_end, wait_until_consumed};
+use crate::run::{PATIENCE, Run, wait_for};
 
 /// Set in the process that is to get a signal: at which step, which one, and with what settings.
 const CHILD: &str = "LEEWAY_TEST_FAIL_POINT";

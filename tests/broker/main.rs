@@ -11,4 +11,6 @@ mod membership;
 mod outage;
 mod proxy;
 mod reference;
+mod run;
+mod time_windows;
 mod verify;

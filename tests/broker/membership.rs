@@ -1,9 +1,9 @@
 //! Other ways to be a member of the group: static members, and the protocol of KIP-848.
 
 use crate::cluster::bootstrap;
-use crate::exactly_once::{Membership, PARTITIONS, PATIENCE, Run, wait_for};
 use crate::kafka::{positions, wait_until_consumed};
 use crate::leeway::Worker;
+use crate::run::{Membership, PARTITIONS, PATIENCE, Run, wait_for};
 
 fn share_all(workers: &[&Worker]) -> bool {
     let counts = workers.iter().map(|worker| worker.partitions().len());

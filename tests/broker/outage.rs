@@ -1,8 +1,8 @@
 //! Kafka dies and comes back: all of it, or one broker after the other.
 
 use crate::cluster::{Cluster, SAFE_ALONE};
-use crate::exactly_once::{PATIENCE, Run, wait_for};
 use crate::kafka::{positions, wait_until_consumed};
+use crate::run::{PATIENCE, Run, wait_for};
 
 #[test]
 fn kafka_that_dies_in_the_middle_is_waited_for_and_nothing_is_lost_or_doubled() {

@@ -12,7 +12,8 @@ windows that is open, and each window is counted when it closes.
 """
 import argparse, json, math, re, sys
 from datetime import datetime, timedelta, timezone
-from oracle import Feature, lines, parse_record, status_of
+import oracle
+from oracle import lines, parse_record
 
 
 RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)")
@@ -32,11 +33,8 @@ def time_of(value):
 
 def evaluate(payloads, times, spec, on_invalid=None):
     """Yields the events of one partition, in order."""
-    features = [Feature(f) for f in spec["features"]]
     size, every, grace, least = spec["size_ms"], spec["every_ms"], spec["grace_ms"], spec.get("min_samples", 100)
-    epsilon, alpha = spec.get("epsilon", 1e-4), spec.get("significance", 0.001)
-    thresholds = {"possible": 0.1, "drift": 0.25, **spec.get("thresholds", {})}
-    windows, closed, stream_time, k, previous = {}, -1, -1, 0, {}         # by start: rows; every window that starts at `closed` or before has closed
+    windows, closed, stream_time, k, previous = {}, -1, -1, 0, {}         # by start: payloads; each window that starts at `closed` or before has closed
 
     for line, (payload, time) in enumerate(zip(payloads, times, strict=True), 1):
         record = parse_record(payload)
@@ -50,47 +48,26 @@ def evaluate(payloads, times, spec, on_invalid=None):
         if time < 0:
             continue
         stream_time = max(stream_time, time)
-        row = tuple((f.bin(record.get(f.name)), f.side(record.get(f.name))) for f in features)
         start = time - time % every
         while start >= 0 and start + size > time:
             if start > closed:
-                windows.setdefault(start, []).append(row)
+                windows.setdefault(start, []).append(payload)
             start -= every
         for start in sorted(windows):
             if start + size + grace > stream_time:
                 break
             rows = windows.pop(start)
-            if len(rows) >= least:
-                yield from check(features, rows, k, start, start + size, previous, epsilon, alpha, thresholds)
+            if len(rows) < least:
+                continue
+            # Checked as a count window that has just these records.
+            for event in oracle.evaluate(rows, {**spec, "window_size": len(rows), "check_interval": len(rows), "min_samples": 1}):
+                name = event["feature"]
+                yield {**event, "record_count": k, "window_start_ms": start, "window_end_ms": start + size, "closed_by": "stream_time",
+                       "previous_status": previous.get(name)}
+                previous[name] = event["status"]
         if stream_time >= size + grace:
             ended = stream_time - size - grace
             closed = max(closed, ended - ended % every)
-
-
-def check(features, rows, k, start, end, previous, epsilon, alpha, thresholds):
-    def event(name, **rest):
-        e = {"feature": name, "record_count": k, "window_count": len(rows), "window_start_ms": start, "window_end_ms": end, "closed_by": "stream_time",
-             "missing_count": None, "below_range_count": None, "above_range_count": None, "counts": None, "p_value": None, "psi_null_mean": None,
-             "significant": None, "top_bin": None, "top_bin_contribution": None, "feature_count": None, "drifted_features": None,
-             "previous_status": previous.get(name), **rest}
-        previous[name] = e["status"]
-        return e
-
-    checked = []
-    for i, f in enumerate(features):
-        counts = f.count(row[i][0] for row in rows)
-        below, above = (None, None) if f.categorical else (sum(row[i][1] == side for row in rows) for side in (-1, 1))
-        terms, (p, df) = f.contributions(counts, epsilon), f.homogeneity(counts)
-        psi, top = math.fsum(terms), max(range(f.bins), key=lambda b: (terms[b], -b))
-        significant = alpha == 0 or p < alpha / len(features)
-        checked.append(event(f.name, missing_count=counts[-1], counts=counts, below_range_count=below, above_range_count=above, psi=psi, p_value=p,
-                             psi_null_mean=df * (1 / sum(f.reference) + 1 / len(rows)), significant=None if alpha == 0 else significant,
-                             top_bin=f.labels[top] if terms[top] > 0 else None, top_bin_contribution=terms[top] if terms[top] > 0 else None,
-                             status=status_of(psi, thresholds, significant)))
-    yield from checked
-    mean = math.fsum(e["psi"] for e in checked) / len(checked)
-    yield event("*", psi=mean, status=status_of(mean, thresholds, alpha == 0 or any(e["significant"] for e in checked)),
-                feature_count=len(checked), drifted_features=sum(e["status"] == "drift" for e in checked))
 
 
 if __name__ == "__main__":

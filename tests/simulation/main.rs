@@ -23,6 +23,7 @@ mod history;
 mod mid_step;
 #[cfg(feature = "mutations")]
 mod mutations;
+mod process;
 mod run;
 
 fn number(name: &str, default: u64) -> u64 {

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, Once};
 use std::time::Duration;
 
-use leeway::broker::memory::{CommitStep, MemoryClient, RebalanceProtocol};
+use leeway::broker::memory::{CommitStep, RebalanceProtocol};
 use leeway::broker::{Broker, CommittedOffset, NewTopic, OutRecord, PlainProducer, TopicPartition};
 use leeway::epoch::EpochTag;
 use leeway::standby::StandbyThread;
@@ -25,7 +25,8 @@ use crate::coverage::Coverage;
 use crate::disk::{self, Disk, Entries, Kind};
 use crate::faults::{Faults, Interruption, THREADS_MAX};
 use crate::history::{CHANGELOG, History};
-use crate::mid_step::{self, Begun, Killed, MidStep, Outcome};
+use crate::mid_step::{self, Begun, Killed, Outcome};
+use crate::process::{Fate, Process, Seat};
 use crate::world::{APPLICATION, SESSION_TIMEOUT, World};
 
 /// Turns in which things happen; afterwards everything is left in peace until it is through.
@@ -48,25 +49,6 @@ const MID_STEPS: u32 = 40;
 
 /// RocksDB keeps the state in one of so many runs: it is the real thing, and slower by far.
 const ROCKSDB_IN_RUNS: u32 = 25;
-
-/// A process: its disk, and its threads while it lives.
-struct Process {
-    disk: Disk,
-    threads: Vec<Seat>,
-    /// Every fourth one has copies of the others' tasks.
-    standby: Option<StandbyThread<MemoryClient>>,
-    stopping: bool,
-    /// By thread; the last one is the standby's.
-    asleep_until: Vec<Duration>,
-}
-
-/// A stream thread of a process.
-enum Seat {
-    Between(Box<StreamThread<MemoryClient>>),
-    Within(MidStep),
-    /// Only while it is moved from one to the other.
-    Empty,
-}
 
 /// What a task's part of a disk was when its process was gone. Judged at the end, when all that was decided can be read.
 struct Inspection {
@@ -656,55 +638,6 @@ impl Simulation<'_> {
 
     fn faults(&self) -> MutexGuard<'_, Faults> {
         self.faults.lock().expect("not poisoned")
-    }
-}
-
-enum Fate {
-    Alive,
-    Gone,
-    Stopped,
-}
-
-impl Process {
-    /// As SIGTERM.
-    fn stop(&mut self) {
-        self.stopping = true;
-        for seat in &mut self.threads {
-            // One within a step is told after it.
-            if let Seat::Between(thread) = seat {
-                thread.stop();
-            }
-        }
-    }
-
-    fn between(&self) -> impl Iterator<Item = &StreamThread<MemoryClient>> {
-        self.threads.iter().filter_map(|seat| match seat {
-            Seat::Between(thread) => Some(&**thread),
-            Seat::Within(_) | Seat::Empty => None,
-        })
-    }
-
-    fn is_ready(&self) -> bool {
-        self.between().filter(|thread| thread.is_ready()).count() == self.threads.len()
-    }
-
-    fn states(&self) -> Vec<BTreeMap<&'static str, usize>> {
-        self.between().map(StreamThread::task_states).collect()
-    }
-}
-
-impl Seat {
-    /// As SIGKILL.
-    fn kill(self) {
-        if let Self::Within(step) = self {
-            step.kill();
-        }
-    }
-
-    fn close(self) {
-        if let Self::Between(thread) = self {
-            thread.close(Duration::ZERO);
-        }
     }
 }
 

@@ -5,13 +5,10 @@
 use std::sync::Arc;
 
 use crate::decoder::Decoder;
-use crate::drift::{Criteria, FeatureCheck, Summary};
-use crate::histogram::{Histogram, Layout};
+use crate::drift::{CheckedFeature, Criteria, Summary};
+use crate::histogram::{Histogram, Layout, RECORDS_MAX};
 use crate::record::{Observation, Rejected};
 use crate::reference::{Cell, Reference};
-
-/// Rows that a batch may have: what a 32-bit count holds.
-pub const ROWS_MAX: u64 = u32::MAX as u64;
 
 /// Counts rows against a reference. Its memory does not grow with them.
 pub struct Batch {
@@ -24,7 +21,7 @@ pub struct Batch {
 
 /// A row too many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("more than {ROWS_MAX} rows: check the data in parts")]
+#[error("more than {RECORDS_MAX} rows: check the data in parts")]
 pub struct TooManyRows;
 
 /// What became of one line.
@@ -34,17 +31,6 @@ pub enum Line {
     Counted,
     /// No JSON object.
     Rejected(Rejected),
-}
-
-/// What was found for one feature.
-#[derive(Clone, Debug, PartialEq)]
-pub struct BatchFeature {
-    /// The verdict, and what it rests on.
-    pub check: FeatureCheck,
-    /// The rows' bins, as [`crate::reference::FeatureReference::counts`] has the reference's.
-    pub counts: Vec<u64>,
-    /// Values below and above the reference's range; `None` for categories.
-    pub sides: Option<(u64, u64)>,
 }
 
 impl Batch {
@@ -90,7 +76,7 @@ impl Batch {
     }
 
     fn count(&mut self) -> Result<(), TooManyRows> {
-        if self.rows() == ROWS_MAX {
+        if self.rows() == RECORDS_MAX {
             return Err(TooManyRows);
         }
         self.histogram.observe(&self.layout, &self.row);
@@ -99,23 +85,8 @@ impl Batch {
 
     /// Checks every feature over all rows, in the reference's order, and sums up. There must be rows.
     #[must_use]
-    pub fn check(&self, criteria: &Criteria) -> (Vec<BatchFeature>, Summary) {
-        let features = self.reference.features();
-        let found: Vec<BatchFeature> = features
-            .iter()
-            .enumerate()
-            .map(|(index, feature)| {
-                let counts: Vec<u64> = self.histogram.bins(&self.layout, index).iter().map(|&count| u64::from(count)).collect();
-                BatchFeature {
-                    check: criteria.check(feature.counts(), &counts, features.len()),
-                    sides: (!feature.is_categorical()).then(|| self.histogram.sides(&self.layout, index)),
-                    counts,
-                }
-            })
-            .collect();
-        let checks: Vec<FeatureCheck> = found.iter().map(|feature| feature.check).collect();
-        let summary = criteria.summarize(&checks);
-        (found, summary)
+    pub fn check(&self, criteria: &Criteria) -> (Vec<CheckedFeature>, Summary) {
+        criteria.check_all(&self.reference, &self.layout, &self.histogram)
     }
 }
 

@@ -8,6 +8,8 @@ use std::fmt;
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
+use crate::histogram::{Counts, Layout};
+use crate::reference::Reference;
 use crate::{psi, significance};
 
 /// The verdict of a check.
@@ -100,6 +102,17 @@ pub struct FeatureCheck {
     pub top: Option<(usize, f64)>,
 }
 
+/// What a check found for one feature, and the counts that it rests on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckedFeature {
+    /// The verdict.
+    pub check: FeatureCheck,
+    /// The window's bins, as [`crate::reference::FeatureReference::counts`] has the reference's.
+    pub counts: Vec<u64>,
+    /// Values below and above the reference's range; `None` for categories.
+    pub sides: Option<(u64, u64)>,
+}
+
 /// What a check found over all its features.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
@@ -129,6 +142,27 @@ impl Criteria {
             status: self.status(psi, significant),
             top: top(&contributions),
         }
+    }
+
+    /// Checks every feature of a reference over a window, in the reference's order, and sums up. The window is of this layout, and not without records.
+    #[must_use]
+    pub fn check_all(&self, reference: &Reference, layout: &Layout, window: &impl Counts) -> (Vec<CheckedFeature>, Summary) {
+        let features = reference.features();
+        let checked: Vec<CheckedFeature> = features
+            .iter()
+            .enumerate()
+            .map(|(index, feature)| {
+                let counts = window.bins(layout, index);
+                CheckedFeature {
+                    check: self.check(feature.counts(), &counts, features.len()),
+                    sides: (!feature.is_categorical()).then(|| window.sides(layout, index)),
+                    counts,
+                }
+            })
+            .collect();
+        let checks: Vec<FeatureCheck> = checked.iter().map(|feature| feature.check).collect();
+        let summary = self.summarize(&checks);
+        (checked, summary)
     }
 
     /// Sums a check up: the mean PSI, which is `no_drift` when significance is on and no feature is significant.

@@ -25,10 +25,10 @@ use rand::{RngExt as _, SeedableRng};
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::exactly_once::{Membership, PARTITIONS, Run};
 use crate::kafka::{OwnedRecord, positions, read_committed_where};
 use crate::leeway::{Worker, leeway, output};
 use crate::proxy::Fault;
+use crate::run::{Membership, PARTITIONS, Run};
 use crate::verify::origin;
 
 use changelog::Changelog;

@@ -462,6 +462,44 @@ fn bytes_of_the_first_format_are_read_and_still_written() {
     );
 }
 
+/// Pipes rows, a time and a value each, from the partition's position on.
+fn pipe(driver: &mut TestDriver, rows: &[(i64, &str)]) -> Vec<DriftEvent> {
+    let first = driver.position(P0).0;
+    let records = (first..).zip(rows).map(|(offset, (time, value))| InputRecord {
+        offset: Offset(offset),
+        timestamp: Some(Timestamp(*time)),
+        value: Some(value.as_bytes()),
+    });
+    driver.pipe(P0, records).unwrap().events
+}
+
+/// Pipes rows one by one, another reference from one of them on. After each step of `crashes` what was piped is committed, and all else forgotten.
+/// Gives the events, and leaves everything committed and open.
+fn run_with_crashes(driver: &mut TestDriver, rows: &[(i64, &str)], change_at: usize, crashes: &[usize]) -> Vec<(i64, String)> {
+    let mut written = Vec::new();
+    let mut crashes = crashes.iter().peekable();
+    for step in 0.. {
+        if step == change_at {
+            driver.publish(reference("m", &[("x", 1.0, [50, 50]), ("z", 0.0, [10, 90])])).unwrap();
+        }
+        let offset = driver.position(P0).0;
+        let Some(row) = rows.get(offset as usize) else { break };
+        let events = pipe(driver, &[*row]);
+        written.extend(events.iter().map(|event| (offset, String::from_utf8(event.to_json()).unwrap())));
+        if crashes.next_if(|at| **at <= step).is_some() {
+            driver.commit();
+            driver.restart();
+        }
+    }
+    driver.commit();
+    pipe(driver, &[]);
+    written
+}
+
+fn windowings(driver: &mut TestDriver) -> Vec<Windowing> {
+    driver.processor(P0).unwrap().windows().map(|window| window.window().clone()).collect()
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
@@ -473,28 +511,12 @@ proptest! {
         crashes in prop::collection::vec(0_usize..120, 0..8),
         change_at in 0_usize..120,
     ) {
+        let rows: Vec<(i64, &str)> = (0..).zip(records.iter().map(String::as_str)).collect();
         let run = |crashes: &[usize]| {
             let mut driver = driver(monitor("m", every * panes, every, min_samples));
-            let mut written: Vec<(i64, String)> = Vec::new();
-            let mut crashes = crashes.iter().peekable();
-            for step in 0.. {
-                if step == change_at {
-                    driver.publish(reference("m", &[("x", 1.0, [50, 50]), ("z", 0.0, [10, 90])])).unwrap();
-                }
-                let offset = driver.position(P0).0;
-                let Some(record) = records.get(offset as usize) else { break };
-                let events = driver.pipe_values(P0, Timestamp(offset), [record]).unwrap().events;
-                written.extend(events.iter().map(|event| (offset, String::from_utf8(event.to_json()).unwrap())));
-                if crashes.next_if(|at| **at <= step).is_some() {
-                    driver.commit();
-                    driver.restart();
-                }
-            }
-            driver.commit();
+            let written = run_with_crashes(&mut driver, &rows, change_at, crashes);
             // Slots of before a change of reference are left as they are, so the store is compared by what is live in it.
-            driver.pipe_values(P0, Timestamp(0), [""; 0]).unwrap();
-            let windows: Vec<_> = driver.processor(P0).unwrap().windows().map(|window| window.window().clone()).collect();
-            (written, windows, driver.store(P0).unwrap().get(&window_key("m", "")).unwrap())
+            (written, windowings(&mut driver), driver.store(P0).unwrap().get(&window_key("m", "")).unwrap())
         };
         let mut crashes = crashes;
         crashes.sort_unstable();

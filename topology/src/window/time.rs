@@ -440,6 +440,28 @@ mod tests {
     }
 
     #[test]
+    fn pane_that_cannot_count_more_takes_no_record() {
+        let layout = Layout::new([4]);
+        let mut power = Pane::new(PaneNumber(10), &layout).histogram;
+        power.observe(&layout, &row(1));
+        let mut full = Pane::new(PaneNumber(10), &layout);
+        full.span = Some(Span::of(Offset(0), Some(Timestamp(1000))));
+        // 1 + 2 + 4 + .. + 2^31.
+        for doubling in 0..32 {
+            full.histogram.merge(&power);
+            if doubling < 31 {
+                power.merge(&power.clone());
+            }
+        }
+        assert_eq!(full.histogram.records(), RECORDS_MAX);
+        let settings = TimeWindow::new(100, 100, 0).unwrap();
+        let mut windows = HoppingWindows::restore(settings, layout, RecordNumber(RECORDS_MAX), Some(Timestamp(1000)), 10, [full]);
+        assert_eq!(feed(&mut windows, 1001, 1), (Placed::Full, vec![]));
+        let (_, closed) = feed(&mut windows, 1100, 2);
+        assert_eq!(told(&closed), [(1000, 1100, RECORDS_MAX, 0, 0)]);
+    }
+
+    #[test]
     fn settings_that_make_no_window_are_named() {
         let text = |size, every, grace| TimeWindow::new(size, every, grace).unwrap_err().to_string();
         assert!(text(1000, 300, 0).contains("1000 ms every 300 ms"));

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use super::Measure;
-use crate::drift::{FeatureCheck, Status};
+use crate::drift::{CheckedFeature, Status};
 use crate::event::{ClosedBy, DriftEvent, EventId, KIND, SCHEMA_VERSION, SUMMARY, Scope};
 use crate::histogram::{Counts, Span};
 use crate::ids::{Partition, RecordNumber, Timestamp};
@@ -48,18 +48,15 @@ impl Verdicts {
     /// Checks every feature over a window and appends the events: the features' in the reference's order, then the summary's.
     pub(super) fn check(&mut self, checker: &Checker<'_>, window: &impl Counts, bounds: Bounds, events: &mut Vec<DriftEvent>) {
         let Measure { reference, layout, .. } = checker.measure;
-        let criteria = checker.monitor.criteria();
-        let (features, records) = (reference.features(), window.records());
-        let mut checks: Vec<FeatureCheck> = Vec::with_capacity(features.len());
-        for (index, feature) in features.iter().enumerate() {
-            let counts = window.bins(layout, index);
-            let check = criteria.check(feature.counts(), &counts, features.len());
-            let sides = (!feature.is_categorical()).then(|| window.sides(layout, index));
+        let records = window.records();
+        let (checked, summary) = checker.monitor.criteria().check_all(reference, layout, window);
+        for ((feature, checked), status) in reference.features().iter().zip(checked).zip(&mut self.statuses) {
+            let CheckedFeature { check, counts, sides } = checked;
             events.push(DriftEvent {
                 p_value: Some(check.p_value),
                 psi_null_mean: Some(check.psi_null_mean),
                 significant: check.significant,
-                previous_status: self.statuses[index].replace(check.status),
+                previous_status: status.replace(check.status),
                 missing_count: counts.last().copied(),
                 below_range_count: sides.map(|(below, _)| below),
                 above_range_count: sides.map(|(_, above)| above),
@@ -68,9 +65,7 @@ impl Verdicts {
                 top_bin_contribution: check.top.map(|(_, contribution)| contribution),
                 ..checker.event(feature.name(), check.psi, check.status, records, bounds)
             });
-            checks.push(check);
         }
-        let summary = criteria.summarize(&checks);
         events.push(DriftEvent {
             previous_status: self.summary.replace(summary.status),
             feature_count: Some(summary.feature_count),

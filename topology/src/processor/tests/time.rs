@@ -14,17 +14,6 @@ fn timed(size_ms: u64, every_ms: u64, grace_ms: u64, min_samples: u64) -> Monito
     }
 }
 
-/// Pipes rows of `x` with their times, from the partition's position on.
-fn pipe(driver: &mut TestDriver, rows: &[(i64, &str)]) -> Vec<DriftEvent> {
-    let first = driver.position(P0).0;
-    let records = (first..).zip(rows).map(|(offset, (time, value))| InputRecord {
-        offset: Offset(offset),
-        timestamp: Some(Timestamp(*time)),
-        value: Some(value.as_bytes()),
-    });
-    driver.pipe(P0, records).unwrap().events
-}
-
 fn irregular(driver: &mut TestDriver) -> Vec<(Irregular, u64)> {
     let mut irregular = Vec::new();
     driver
@@ -236,25 +225,8 @@ proptest! {
         }).collect();
         let run = |crashes: &[usize]| {
             let mut driver = driver(timed(panes * 100, 100, grace_ms, min_samples));
-            let mut written: Vec<(i64, String)> = Vec::new();
-            let mut crashes = crashes.iter().peekable();
-            for step in 0.. {
-                if step == change_at {
-                    driver.publish(reference("m", &[("x", 1.0, [50, 50]), ("z", 0.0, [10, 90])])).unwrap();
-                }
-                let offset = driver.position(P0).0;
-                let Some(row) = rows.get(offset as usize) else { break };
-                let events = pipe(&mut driver, &[*row]);
-                written.extend(events.iter().map(|event| (offset, String::from_utf8(event.to_json()).unwrap())));
-                if crashes.next_if(|at| **at <= step).is_some() {
-                    driver.commit();
-                    driver.restart();
-                }
-            }
-            driver.commit();
-            pipe(&mut driver, &[]);
-            let windows: Vec<_> = driver.processor(P0).unwrap().windows().map(|window| window.window().clone()).collect();
-            (written, windows, driver.store(P0).unwrap().clone())
+            let written = run_with_crashes(&mut driver, &rows, change_at, crashes);
+            (written, windowings(&mut driver), driver.store(P0).unwrap().clone())
         };
         let mut crashes = crashes;
         crashes.sort_unstable();

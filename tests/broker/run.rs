@@ -1,0 +1,272 @@
+//! One application on a topic of its own: its rows, its workers, and the judgement of what they wrote.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng};
+use serde_json::Value;
+
+use crate::cluster::bootstrap;
+use crate::kafka::{create_topic, unique};
+use crate::leeway::{Worker, leeway, succeed};
+use crate::verify::{Expectation, TIME_FIELD, Verified, WindowKind, verify};
+
+pub(crate) const PARTITIONS: i32 = 6;
+pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
+
+/// Nine ways to be no JSON object.
+fn bad(kind: usize, random: &mut StdRng) -> Vec<u8> {
+    let number: f64 = random.random();
+    match kind % 9 {
+        0 => Vec::new(),
+        1 => format!("{{\"a\": {number}, \"b\": ").into_bytes(),
+        2 => vec![b'{', b'"', 0xFF, 0xFE, b'"', b':', b'1', b'}'],
+        3 => format!("[{number}]").into_bytes(),
+        4 => number.to_string().into_bytes(),
+        5 => format!("{{\"a\": NaN, \"b\": {number}}}").into_bytes(),
+        6 => format!("{{\"skipped\": \"\\ud800\", \"a\": {number}}}").into_bytes(),
+        7 => format!("{{\"a\": {number}}} and more").into_bytes(),
+        _ => format!("{{\"deep\": {}{}}}", "[".repeat(127), "]".repeat(127)).into_bytes(),
+    }
+}
+
+/// `odd`: one row in fifty lacks a field, or has a text for a number.
+fn row(random: &mut StdRng, shift: f64, odd: bool, line: &mut String) {
+    line.clear();
+    let mut normal = || (0..12).map(|_| random.random::<f64>()).sum::<f64>() - 6.0;
+    let (a, b) = (normal() + shift, normal());
+    let plan = ["basic", "pro", "free", "trial"][random.random_range(0..if shift > 0.0 { 4 } else { 3 })];
+    let (doors, flag) = (random.random_range(2..5), random.random::<f64>() < 0.3);
+    match random.random_range(0..50) {
+        0 if odd => write!(line, "{{\"b\": null, \"plan\": \"{plan}\", \"a\": \"{a}\", \"flag\": {flag}}}"),
+        _ => write!(
+            line,
+            "{{\"a\": {a:.6}, \"b\": {b:.6}, \"plan\": \"{plan}\", \"doors\": {doors}, \"flag\": {flag}, \"extra\": {{\"x\": [1, 2]}}}}"
+        ),
+    }
+    .expect("a string");
+}
+
+/// One application on a topic of its own.
+pub(crate) struct Run {
+    pub(crate) bootstrap: String,
+    /// Where its workers look for Kafka, if elsewhere.
+    pub(crate) workers_bootstrap: Option<String>,
+    pub(crate) membership: Membership,
+    pub(crate) session_timeout_ms: u32,
+    /// Of each worker: as many on any machine.
+    pub(crate) num_stream_threads: u32,
+    pub(crate) window: WindowKind,
+    directory: tempfile::TempDir,
+    pub(crate) application: String,
+    pub(crate) topic: String,
+    pub(crate) events: String,
+    pub(crate) dead_letters: String,
+    reference: Value,
+}
+
+/// How instances are members of their group.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Membership {
+    /// As by default.
+    Classic,
+    /// Each directory is a member that keeps its partitions when it comes back in time.
+    Static,
+    /// KIP-848: the broker assigns, and has the time-outs, which `Cluster` sets.
+    Consumer,
+}
+
+impl Membership {
+    fn properties(self, instance: &str, session_timeout_ms: u32) -> String {
+        let session = format!("\"session.timeout.ms\" = \"{session_timeout_ms}\"\n\"heartbeat.interval.ms\" = \"1000\"\n");
+        match self {
+            Self::Classic => session,
+            Self::Static => format!("{session}\"group.instance.id\" = \"{instance}\"\n"),
+            Self::Consumer => "\"group.protocol\" = \"consumer\"\n".to_owned(),
+        }
+    }
+}
+
+impl Run {
+    /// A topic, and a reference of rows like those that will come.
+    pub(crate) fn new(name: &str) -> Self {
+        Self::on(bootstrap(), name)
+    }
+
+    /// The same on another Kafka.
+    pub(crate) fn on(bootstrap: &str, name: &str) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let (application, topic, events) = (unique(name), unique(&format!("{name}-data")), unique(&format!("{name}-events")));
+        let (train, reference) = (directory.path().join("train.jsonl"), directory.path().join("reference.json"));
+        let (mut random, mut text, mut line) = (StdRng::seed_from_u64(1), String::new(), String::new());
+        for _ in 0..5000 {
+            row(&mut random, 0.0, false, &mut line);
+            text.push_str(&line);
+            text.push('\n');
+        }
+        std::fs::write(&train, text).expect("rows are written");
+        succeed(
+            leeway()
+                .args([
+                    "reference",
+                    "build",
+                    "--feature",
+                    "flag=categorical",
+                    "--feature",
+                    "a=quantile:10",
+                    "--input",
+                ])
+                .arg(&train)
+                .arg("--output")
+                .arg(&reference),
+        );
+        let reference = serde_json::from_slice(&std::fs::read(&reference).expect("a reference")).expect("JSON");
+        create_topic(bootstrap, &topic, PARTITIONS, &[]);
+        let dead_letters = format!("{topic}-dlq");
+        Self {
+            bootstrap: bootstrap.to_owned(),
+            workers_bootstrap: None,
+            membership: Membership::Classic,
+            session_timeout_ms: 6000,
+            num_stream_threads: 2,
+            window: WindowKind::Count { size: 1000, every: 100 },
+            directory,
+            application,
+            topic,
+            events,
+            dead_letters,
+            reference,
+        }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn worker(&self, state: &Path) -> Worker {
+        self.worker_of(&self.application, &self.events, state, false)
+    }
+
+    /// One that keeps copies of the others' tasks.
+    pub(crate) fn standby_worker(&self, state: &Path) -> Worker {
+        self.worker_of(&self.application, &self.events, state, true)
+    }
+
+    pub(crate) fn worker_of(&self, application: &str, events: &str, state: &Path, standby: bool) -> Worker {
+        let reference = self.path("reference.json");
+        let arguments = [
+            "--application-id",
+            application,
+            "--topic",
+            &self.topic,
+            "--events-topic",
+            events,
+            "--reference",
+            reference.to_str().expect("UTF-8"),
+        ];
+        let name = state.file_name().expect("a name").to_str().expect("UTF-8");
+        let properties = self.path(&format!("{name}.toml"));
+        let text = format!(
+            "num_stream_threads = {}\nstandby = {standby}\n[[monitor]]\n{}[kafka.properties]\n{}",
+            self.num_stream_threads,
+            self.window_settings(),
+            self.membership.properties(name, self.session_timeout_ms)
+        );
+        std::fs::write(&properties, text).expect("written");
+        let mut all = vec!["--config", properties.to_str().expect("UTF-8")];
+        all.extend(arguments);
+        Worker::start(self.workers_bootstrap.as_ref().unwrap_or(&self.bootstrap), state, &all)
+    }
+
+    /// Rows with one bad in a hundred, drifting from the middle on, as a file of lines.
+    pub(crate) fn rows(&self, name: &str, rows: usize, seed: u64) -> PathBuf {
+        let (mut random, mut text, mut line) = (StdRng::seed_from_u64(seed), Vec::new(), String::new());
+        let mut kind = 0;
+        for number in 0..rows {
+            if number % 100 == 37 {
+                text.extend(bad(kind, &mut random));
+                kind += 1;
+            } else {
+                row(&mut random, if number > rows / 2 { 0.7 } else { 0.0 }, true, &mut line);
+                text.extend(line.as_bytes());
+            }
+            text.push(b'\n');
+        }
+        let path = self.path(name);
+        std::fs::write(&path, text).expect("rows are written");
+        path
+    }
+
+    pub(crate) fn produce(&self, file: &Path, rate: Option<u32>) {
+        let mut command = leeway();
+        command
+            .arg("produce")
+            .arg(file)
+            .args(["--topic", &self.topic, "--bootstrap-servers", &self.bootstrap]);
+        if let Some(rate) = rate {
+            command.args(["--rate", &rate.to_string()]);
+        }
+        eprint!("{}", succeed(&mut command));
+    }
+
+    /// For the table of the monitor.
+    fn window_settings(&self) -> String {
+        match self.window {
+            WindowKind::Count { size, every } => format!("window = {{ size = {size}, every = {every} }}\n"),
+            WindowKind::Time { size_ms, every_ms, grace_ms } => {
+                format!(
+                    "window = {{ kind = \"time\", size = \"{size_ms}ms\", every = \"{every_ms}ms\", grace = \"{grace_ms}ms\", timestamp_field = \"{TIME_FIELD}\" }}\n"
+                )
+            }
+        }
+    }
+
+    /// `leeway audit` of what this run's workers wrote.
+    pub(crate) fn audit(&self) -> Command {
+        let config = self.path("audit.toml");
+        std::fs::write(&config, format!("[[monitor]]\n{}", self.window_settings())).expect("written");
+        let mut command = leeway();
+        command
+            .arg("audit")
+            .arg("--config")
+            .arg(config)
+            .args([
+                "--format",
+                "json",
+                "--bootstrap-servers",
+                &self.bootstrap,
+                "--application-id",
+                &self.application,
+            ])
+            .args(["--topic", &self.topic, "--events-topic", &self.events]);
+        command
+    }
+
+    pub(crate) fn verify(&self) -> Verified {
+        self.verify_until(i64::MAX)
+    }
+
+    /// What comes of each partition's records before this offset.
+    pub(crate) fn verify_until(&self, offset: i64) -> Verified {
+        let expectation = Expectation {
+            topic: &self.topic,
+            events_topic: &self.events,
+            dead_letter_topic: &self.dead_letters,
+            reference: &self.reference,
+            window: self.window,
+            until: offset,
+        };
+        verify(&self.bootstrap, &expectation)
+    }
+}
+
+pub(crate) fn wait_for(mut condition: impl FnMut() -> bool, what: &str) {
+    let deadline = Instant::now() + PATIENCE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

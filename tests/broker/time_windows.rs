@@ -1,0 +1,103 @@
+//! Time windows on a real Kafka, judged by a model that knows no panes.
+
+use std::path::Path;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng};
+use serde_json::Value;
+
+use crate::cluster::bootstrap;
+use crate::kafka::{Handmade, produce, wait_until_consumed};
+use crate::leeway::output;
+use crate::run::{PARTITIONS, PATIENCE, Run};
+use crate::verify::{TIME_FIELD, WindowKind};
+
+/// Records of one partition each: in order of time but for a jitter beyond the grace, and gaps that are longer than a window. The field says the time in
+/// one way or another, or does not; then the record's own timestamp does, or nothing.
+fn timed_records(rows: &Path) -> Vec<(i32, Vec<u8>, i64)> {
+    let mut random = StdRng::seed_from_u64(41);
+    let mut now = [1_700_000_000_000_i64; PARTITIONS as usize];
+    let text = std::fs::read(rows).expect("rows");
+    let lines = text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let partition = random.random_range(0..PARTITIONS);
+            let time = &mut now[partition as usize];
+            *time += if random.random_range(0..2000) == 0 {
+                60_000
+            } else {
+                random.random_range(0..12)
+            };
+            let time = *time - random.random_range(0..100_i64).pow(2);
+            let (ms, seconds) = (time % 1000, time / 1000 % 3600);
+            // 2023-11-14T22:13:20Z is 1,700,000,000 s; all times here are within the next hours.
+            let hour = (time / 1000 / 3600) % 24;
+            let day = 14 + (time / 1000 / 86400) - 19675;
+            let text = format!("2023-11-{day:02}T{hour:02}:{:02}:{:02}.{ms:03}Z", seconds / 60, seconds % 60);
+            let (field, own) = match random.random_range(0..20) {
+                0 => ("null".to_owned(), time),
+                1 => ("\"noon\"".to_owned(), time),
+                2 => ("[]".to_owned(), -1),
+                3..10 => (format!("\"{text}\""), 1),
+                _ => (time.to_string(), 1),
+            };
+            let mut line = line.to_vec();
+            if line.starts_with(b"{\"a\"") && line.ends_with(b"}") {
+                line.truncate(line.len() - 1);
+                line.extend(format!(", \"{TIME_FIELD}\": {field}}}").into_bytes());
+            }
+            (partition, line, own)
+        })
+        .collect()
+}
+
+#[test]
+fn time_windows_are_those_of_the_model_whatever_dies() {
+    let mut run = Run::new("time");
+    run.window = WindowKind::Time {
+        size_ms: 6000,
+        every_ms: 2000,
+        grace_ms: 3000,
+    };
+    let records = timed_records(&run.rows("rows.jsonl", 120_000, 40));
+    let mut first = run.worker(&run.path("one"));
+    first.wait_for("restored store", PARTITIONS as usize, PATIENCE);
+    let mut second = run.worker(&run.path("two"));
+    for (number, part) in records.chunks(records.len() / 4 + 1).enumerate() {
+        let handmade: Vec<Handmade<'_>> = part
+            .iter()
+            .map(|(partition, value, timestamp)| Handmade {
+                partition: *partition,
+                key: None,
+                value: Some(value),
+                timestamp: *timestamp,
+            })
+            .collect();
+        produce(bootstrap(), &run.topic, &handmade);
+        // Killed with work under way; one comes back on its directory, the other on none.
+        match number {
+            0 => {
+                first.end();
+                first = run.worker(&run.path("one"));
+            }
+            1 => {
+                second.end();
+                second = run.worker(&run.path("empty"));
+            }
+            _ => {}
+        }
+    }
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut first, &mut second]);
+    first.stop();
+    second.stop();
+    let verified = run.verify();
+    eprintln!("{verified:?}");
+    assert!(verified.events > 1000, "{verified:?}");
+    let audit = output(&mut run.audit());
+    let report: Value = serde_json::from_slice(&audit.stdout).expect("JSON");
+    assert_eq!(
+        (audit.status.code(), &report["found_events"]),
+        (Some(0), &Value::from(verified.events)),
+        "{report}"
+    );
+}
