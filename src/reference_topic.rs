@@ -2,22 +2,32 @@
 //!
 //! Key `monitor/version` holds a reference, key `monitor` points at the current one, so that stored panes keep theirs. A reference is written
 //! before the pointer to it.
+//!
+//! [`LiveReferences`] follows the topic while a process runs, so that a new reference needs no restart.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
-use leeway_topology::ids::Partition;
-use leeway_topology::processor::{PublishedReferences, References as _};
+use leeway_topology::ids::{Offset, Partition};
+use leeway_topology::processor::{Publication, PublishedReferences, References};
 use leeway_topology::reference::{Reference, ReferenceError};
 use serde::{Deserialize, Serialize};
 
-use crate::broker::{Broker, BrokerError, OutRecord, PlainProducer};
+use tracing::{info, warn};
+
+use crate::broker::{Broker, BrokerError, OutRecord, PlainProducer, TopicPartition};
 use crate::topics::{self, TopicError};
 
 /// One request to the broker; reading the whole topic too, since references are few.
 const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How often the topic is asked whether there is something new.
+const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 
 /// The value under a monitor's key.
 #[derive(Serialize, Deserialize)]
@@ -93,10 +103,11 @@ pub fn topic_name(application_id: &str) -> String {
 /// When the broker does not answer, or a record is no reference.
 pub fn load<B: Broker>(broker: &B, application_id: &str) -> Result<ReferenceSet, ReferenceTopicError> {
     let topic = topic_name(application_id);
-    let mut latest: BTreeMap<String, Option<Vec<u8>>> = BTreeMap::new();
+    let mut latest: BTreeMap<String, (Offset, Option<Vec<u8>>)> = BTreeMap::new();
     let read = broker.read_topic(&topic, TIMEOUT, &mut |_, record| {
         if let Some(key) = record.key {
-            latest.insert(String::from_utf8_lossy(key).into_owned(), record.value.map(<[u8]>::to_vec));
+            let value = record.value.map(<[u8]>::to_vec);
+            latest.insert(String::from_utf8_lossy(key).into_owned(), (record.offset, value));
         }
         ControlFlow::Continue(())
     });
@@ -106,7 +117,7 @@ pub fn load<B: Broker>(broker: &B, application_id: &str) -> Result<ReferenceSet,
         Err(error) => return Err(ReferenceTopicError::Broker { topic, error }),
     }
     let mut set = ReferenceSet::default();
-    for (key, value) in latest {
+    for (key, (offset, value)) in latest {
         let Some(value) = value else { continue };
         // A version has no slash, so the last one ends the monitor's name. A pointer's value is no reference document.
         if let Ok(Pointer { version }) = serde_json::from_slice(&value)
@@ -122,7 +133,7 @@ pub fn load<B: Broker>(broker: &B, application_id: &str) -> Result<ReferenceSet,
             error,
         })?;
         let reference = Arc::new(reference);
-        set.published.add(reference.clone());
+        set.published.add(reference.clone(), u64::try_from(offset.0).unwrap_or(0));
         set.listed.entry(reference.monitor().to_owned()).or_default().1.push(reference);
     }
     Ok(set)
@@ -140,7 +151,7 @@ pub fn publish<B: Broker>(broker: &B, application_id: &str, reference: &Referenc
     if known
         .published
         .current(monitor)
-        .is_some_and(|current| current.version() == reference.version())
+        .is_some_and(|current| current.reference.version() == reference.version())
     {
         return Ok(Published::Current);
     }
@@ -162,4 +173,111 @@ pub fn publish<B: Broker>(broker: &B, application_id: &str, reference: &Referenc
     producer.send(record(monitor.to_owned(), pointer)).map_err(broker_error)?;
     producer.flush(TIMEOUT).map_err(broker_error)?;
     Ok(Published::New)
+}
+
+/// The references of an application as they are now, for all threads of a process.
+#[derive(Default)]
+pub struct LiveReferences {
+    published: RwLock<PublishedReferences>,
+    generation: AtomicU64,
+}
+
+impl LiveReferences {
+    /// As they were read.
+    #[must_use]
+    pub fn new(published: PublishedReferences) -> Self {
+        Self {
+            published: RwLock::new(published),
+            generation: AtomicU64::new(0),
+        }
+    }
+
+    /// Replaces all of them.
+    pub fn set(&self, published: PublishedReferences) {
+        *self.published.write().unwrap_or_else(PoisonError::into_inner) = published;
+        self.generation.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl References for LiveReferences {
+    fn current(&self, monitor: &str) -> Option<Publication> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).current(monitor)
+    }
+
+    fn version(&self, monitor: &str, version: &str) -> Option<Publication> {
+        self.published.read().unwrap_or_else(PoisonError::into_inner).version(monitor, version)
+    }
+
+    fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+}
+
+/// Keeps references up to date until it is dropped.
+pub struct Follower {
+    stop: Option<Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Follower {
+    /// Follows the reference topic of an application.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn start<B: Broker>(broker: B, application_id: &str, references: Arc<LiveReferences>) -> std::io::Result<Self> {
+        let (stop, stopped) = channel();
+        let application_id = application_id.to_owned();
+        let thread = std::thread::Builder::new()
+            .name("references".to_owned())
+            .spawn(move || follow(&broker, &application_id, &references, &stopped))?;
+        Ok(Self {
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It ends by itself; had it panicked, the references would stay as they are.
+            drop(thread.join());
+        }
+    }
+}
+
+fn follow<B: Broker>(broker: &B, application_id: &str, references: &LiveReferences, stopped: &Receiver<()>) {
+    let partition = TopicPartition::new(topic_name(application_id), Partition(0));
+    // What was read before this thread began is read again once: it may have changed in between.
+    let mut seen: Option<Offset> = None;
+    let mut told = false;
+    while let Err(RecvTimeoutError::Timeout) = stopped.recv_timeout(FOLLOW_EVERY) {
+        let read = broker
+            .end_offset(&partition, TIMEOUT)
+            .map_err(|error| ReferenceTopicError::Broker {
+                topic: partition.topic.to_string(),
+                error,
+            })
+            .and_then(|end| {
+                // The end first: what comes while the topic is read is seen the next time.
+                let changed = seen != Some(end);
+                Ok(if changed { Some((end, load(broker, application_id)?)) } else { None })
+            });
+        match read {
+            Ok(None) => told = false,
+            Ok(Some((end, set))) => {
+                told = false;
+                if seen.replace(end).is_some() {
+                    info!(topic = %partition.topic, "the published references have changed");
+                }
+                references.set(set.published);
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut told, true) {
+                    warn!(%error, "published references cannot be read; going on with those that are known");
+                }
+            }
+        }
+    }
 }

@@ -1,7 +1,7 @@
 //! The application reset: an application begins anew, as if it had never run.
 //!
 //! ```text
-//! plan: no members? state directories free? --> group's offsets --> changelogs --> local state
+//! plan: no members? state directories free? --> group's offsets --> changelogs, panes --> local state
 //! ```
 //!
 //! In this order a reset that was cut off is no half reset: without offsets a worker goes on from the changelog, and the reset can be run again.
@@ -12,7 +12,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use leeway_topology::graph::{changelog_topic, store_name};
+use leeway_topology::graph::{changelog_topic, global_store_name, repartition_topic, store_name};
 
 use crate::broker::{Broker, BrokerError};
 use crate::reference_topic;
@@ -103,9 +103,16 @@ pub fn plan<B: Broker>(broker: &B, scope: &Scope) -> Result<Plan, ResetError> {
         directories.push(StateDirectory::open(path, application_id)?);
     }
     let mut steps = vec![Step::Group(application_id.clone())];
-    let changelogs = scope.inputs.iter().map(|input| changelog_topic(application_id, &store_name(input)));
+    // Those of scope `global` too, whether it is asked for now or was once.
+    let internal = scope.inputs.iter().flat_map(|input| {
+        [
+            changelog_topic(application_id, &store_name(input)),
+            repartition_topic(application_id, input),
+            changelog_topic(application_id, &global_store_name(input)),
+        ]
+    });
     let references = scope.references.then(|| reference_topic::topic_name(application_id));
-    for topic in changelogs.chain(references) {
+    for topic in internal.chain(references) {
         if broker.describe_topic(&topic, TIMEOUT).map_err(asking(&topic))?.is_some() {
             steps.push(Step::Topic(topic));
         }

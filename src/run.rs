@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use leeway_topology::processor::{Monitor, References as _};
+use leeway_topology::processor::{Monitor, Publication, References as _};
 use leeway_topology::reference::Reference;
 use leeway_topology::significance::{noise_floor, window_below_noise};
 use leeway_topology::window::Window;
@@ -16,7 +16,7 @@ use crate::broker::kafka::KafkaBroker;
 use crate::broker::{Broker, BrokerError};
 use crate::config::{Config, MonitorConfig, ReferenceSource};
 use crate::http::{self, Health};
-use crate::reference_topic::{self, Published, ReferenceSet, ReferenceTopicError};
+use crate::reference_topic::{self, Follower, LiveReferences, Published, ReferenceSet, ReferenceTopicError};
 use crate::runtime::{self, Plan, Runtime, RuntimeError, Settings};
 use crate::source::{self, BuildOptions, Format};
 use crate::state::directory::StateDirectory;
@@ -80,8 +80,12 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
     };
     let (plan, references) = prepared?;
     warn_of_noise(&monitors, &references);
-    for monitor in &monitors {
-        metrics.add_monitor(&monitor.topic, &monitor.name);
+    for part in plan.sub_topologies.values() {
+        for monitor in &part.monitors {
+            if monitor.scopes.has(part.scope()) {
+                metrics.add_monitor(&part.topic, part.scope(), &monitor.name);
+            }
+        }
     }
     let settings = Settings {
         application_id,
@@ -93,7 +97,9 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
         monitors,
         fail_point: None,
     };
-    let runtime = Runtime::start(settings, plan, broker, store.clone(), Arc::new(references.published), metrics, health)?;
+    let references = Arc::new(LiveReferences::new(references.published));
+    let follower = Follower::start(broker.clone(), &config.application_id, references.clone()).context("starting a thread")?;
+    let runtime = Runtime::start(settings, plan, broker, store.clone(), references, metrics, health)?;
     let ended_by_itself = tokio::select! {
         () = async { while !runtime.is_finished() { tokio::time::sleep(WATCH_EVERY).await; } } => true,
         () = stopped(&mut interrupt, &mut terminate) => false,
@@ -102,7 +108,13 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
         info!("stopping: committing what is open, leaving the group");
         runtime.stop();
     }
-    let result = tokio::task::spawn_blocking(move || runtime.join()).await.context("stopping")?;
+    let result = tokio::task::spawn_blocking(move || {
+        let result = runtime.join();
+        drop(follower);
+        result
+    })
+    .await
+    .context("stopping")?;
     server.shutdown().await;
     store.close()?;
     Ok(result?)
@@ -196,7 +208,7 @@ fn prepare<B: Broker>(
     }
     let references = reference_topic::load(broker, application_id)?;
     for monitor in monitors {
-        let reference = references.published.current(&monitor.name).ok_or_else(|| {
+        let published = references.published.current(&monitor.name).ok_or_else(|| {
             StartError::NoReference(format!(
                 "monitor {:?} has no reference: none is published on {:?}; build one with `leeway reference build`, and give it with `--reference` or \
                  publish it with `leeway reference publish`",
@@ -205,7 +217,8 @@ fn prepare<B: Broker>(
             ))
         })?;
         if let Some(features) = &monitor.features {
-            reference
+            published
+                .reference
                 .select(features)
                 .map_err(|error| StartError::NoReference(format!("monitor {:?}: {error}; see monitor.features", monitor.name)))?;
         }
@@ -248,7 +261,7 @@ fn wait_for_kafka<T>(mut attempt: impl FnMut() -> Result<T, StartError>) -> anyh
 /// A window whose noise alone reaches the first threshold cannot tell drift from chance by PSI.
 fn warn_of_noise(monitors: &[Arc<Monitor>], references: &ReferenceSet) {
     for monitor in monitors {
-        let Some(reference) = references.published.current(&monitor.name) else {
+        let Some(Publication { reference, .. }) = references.published.current(&monitor.name) else {
             continue;
         };
         // How many records a window of time has is not known.

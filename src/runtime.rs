@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use leeway_topology::graph::{changelog_topic, store_name};
+use leeway_topology::graph::{changelog_topic, global_store_name, repartition_topic, store_name};
 use leeway_topology::ids::Timestamp;
 use leeway_topology::processor::{Monitor, References};
 use tracing::{error, info, warn};
@@ -26,9 +26,9 @@ use crate::standby::StandbyThread;
 use crate::state::store::StateStore;
 use crate::stream_thread::{FailPoint, Now, Step, StreamThread, ThreadContext, ThreadError};
 use crate::task::dead_letter::DeadLetterSink;
-use crate::task::{EventSink, Start, SubTopology};
+use crate::task::{EventSink, RepartitionSink, Role, Start, SubTopology};
 use crate::telemetry::metrics::Metrics;
-use crate::topics::{self, TopicError};
+use crate::topics::{self, TopicError, TopicFacts};
 
 /// An idle thread looks again after this long at the latest; its client wakes it earlier.
 const IDLE_WAIT: Duration = Duration::from_millis(5);
@@ -119,16 +119,74 @@ pub fn plan<B: Broker>(broker: &B, application_id: &str, monitors: &[Arc<Monitor
             inputs.insert(monitor.topic.clone(), topics::input(broker, &monitor.topic, &monitor.name)?);
         }
     }
-    let largest = inputs.values().map(|facts| facts.partitions).max().unwrap_or(1);
+    let mut planner = Planner {
+        broker,
+        application_id,
+        start,
+        largest: inputs.values().map(|facts| facts.partitions).max().unwrap_or(1),
+        message_bytes_max: 0,
+        batch_bytes_max: BATCH_BYTES,
+    };
     let mut sub_topologies = BTreeMap::new();
-    let mut message_bytes_max = 0;
-    let mut batch_bytes_max = BATCH_BYTES;
+    let mut globals = Vec::new();
     for (index, (topic, monitors)) in by_topic.into_iter().enumerate() {
         let input = inputs[&topic];
-        message_bytes_max = message_bytes_max.max(input.message_bytes_max + MESSAGE_BYTES_MARGIN);
+        planner.message_bytes_max = planner.message_bytes_max.max(input.message_bytes_max + MESSAGE_BYTES_MARGIN);
+        let watched: Vec<_> = monitors.iter().filter(|monitor| monitor.scopes.global).cloned().collect();
+        let mut repartition = None;
+        if !watched.is_empty() {
+            let name = repartition_topic(application_id, &topic);
+            let facts = topics::repartition(broker, &name, input.partitions, input.message_bytes_max)?;
+            let sink = RepartitionSink {
+                topic: name.into(),
+                partitions: facts.partitions,
+            };
+            globals.push((topic.clone(), sink.clone(), facts, watched));
+            repartition = Some(sink);
+        }
+        let part = planner.sub_topology(index, Role::Partitions { repartition }, &topic, input, store_name(&topic), monitors)?;
+        sub_topologies.insert(topic, Arc::new(part));
+    }
+    // After all inputs, so that a monitor's tasks keep their names when another one begins to watch its whole topic.
+    for (topic, sink, facts, monitors) in globals {
+        let index = sub_topologies.len();
+        let part = planner.sub_topology(index, Role::Global, &sink.topic, facts, global_store_name(&topic), monitors)?;
+        sub_topologies.insert(sink.topic, Arc::new(part));
+    }
+    let partitions = inputs.values().map(|facts| facts.partitions).sum();
+    Ok(Plan {
+        sub_topologies,
+        partitions,
+        message_bytes_max: planner.message_bytes_max,
+        batch_bytes_max: planner.batch_bytes_max,
+    })
+}
+
+/// What the parts of the graph have in common while their topics are made ready.
+struct Planner<'a, B: Broker> {
+    broker: &'a B,
+    application_id: &'a str,
+    start: Start,
+    /// Partitions of the largest input.
+    largest: u32,
+    message_bytes_max: usize,
+    batch_bytes_max: usize,
+}
+
+impl<B: Broker> Planner<'_, B> {
+    fn sub_topology(
+        &mut self,
+        index: usize,
+        role: Role,
+        topic: &Arc<str>,
+        source: TopicFacts,
+        store: String,
+        monitors: Vec<Arc<Monitor>>,
+    ) -> Result<SubTopology, TopicError> {
+        let broker = self.broker;
         let mut events = BTreeMap::new();
         for monitor in &monitors {
-            let facts = topics::output(broker, &monitor.events_topic, largest, &[("cleanup.policy", "delete".to_owned())])?;
+            let facts = topics::output(broker, &monitor.events_topic, self.largest, &[("cleanup.policy", "delete".to_owned())])?;
             events.insert(
                 monitor.name.clone(),
                 EventSink {
@@ -137,24 +195,30 @@ pub fn plan<B: Broker>(broker: &B, application_id: &str, monitors: &[Arc<Monitor
                 },
             );
         }
-        let Some(dead_letter_topic) = monitors.first().map(|monitor| monitor.dead_letter_topic.clone()) else {
-            continue;
-        };
-        let bytes = ("max.message.bytes", input.message_bytes_max.to_string());
+        // The same for all monitors of a topic, and there is one: without monitors there is no part.
+        let dead_letter_topic = monitors
+            .first()
+            .map_or_else(|| Arc::from(""), |monitor| monitor.dead_letter_topic.clone());
+        let bytes = ("max.message.bytes", source.message_bytes_max.to_string());
         let dead_letters = topics::output(
             broker,
             &dead_letter_topic,
-            input.partitions,
+            source.partitions,
             &[("cleanup.policy", "delete".to_owned()), bytes],
         )?;
-        let store = store_name(&topic);
-        let changelog = changelog_topic(application_id, &store);
-        let facts = topics::changelog(broker, &changelog, input.partitions, input.message_bytes_max)?;
-        batch_bytes_max = batch_bytes_max.min(dead_letters.message_bytes_max).min(facts.message_bytes_max);
-        let sub_topology = SubTopology {
+        let changelog = changelog_topic(self.application_id, &store);
+        let facts = topics::changelog(broker, &changelog, source.partitions, source.message_bytes_max)?;
+        self.batch_bytes_max = self.batch_bytes_max.min(dead_letters.message_bytes_max).min(facts.message_bytes_max);
+        if let Role::Global = role {
+            self.batch_bytes_max = self.batch_bytes_max.min(source.message_bytes_max);
+        }
+        Ok(SubTopology {
             index,
+            // Panes are never skipped, wherever the input began.
+            start: if matches!(role, Role::Global) { Start::Earliest } else { self.start },
+            role,
             topic: topic.clone(),
-            partitions: input.partitions,
+            partitions: source.partitions,
             monitors,
             store: store.into(),
             changelog: changelog.into(),
@@ -162,20 +226,11 @@ pub fn plan<B: Broker>(broker: &B, application_id: &str, monitors: &[Arc<Monitor
             dead_letters: DeadLetterSink {
                 topic: dead_letter_topic,
                 partitions: dead_letters.partitions,
-                message_bytes_max: dead_letters.message_bytes_max.min(message_bytes_max),
+                message_bytes_max: dead_letters.message_bytes_max.min(self.message_bytes_max),
             },
-            start,
             checkpoint_age_ms_max: facts.delete_retention_ms / 2,
-        };
-        sub_topologies.insert(topic, Arc::new(sub_topology));
+        })
     }
-    let partitions = inputs.values().map(|facts| facts.partitions).sum();
-    Ok(Plan {
-        sub_topologies,
-        partitions,
-        message_bytes_max,
-        batch_bytes_max,
-    })
 }
 
 /// A running stream processor.

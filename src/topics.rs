@@ -18,6 +18,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// A changelog's segments: small, so that compaction keeps up with values that change in every commit.
 const CHANGELOG_SEGMENT_BYTES: &str = "52428800";
 
+/// How long panes are kept: a week, in which whoever merges them may be down, and which an audit can look back.
+const REPARTITION_RETENTION_MS: &str = "604800000";
+
 /// Kafka's own default of `delete.retention.ms`.
 const DELETE_RETENTION_MS: i64 = 24 * 60 * 60 * 1000;
 
@@ -117,6 +120,30 @@ pub fn input<B: Broker>(broker: &B, topic: &str, monitor: &str) -> Result<TopicF
 /// When the broker refuses or does not answer.
 pub fn output<B: Broker>(broker: &B, topic: &str, partitions: u32, config: &[(&str, String)]) -> Result<TopicFacts, TopicError> {
     ensure(broker, topic, partitions, config).map(|(facts, _)| facts)
+}
+
+/// Finds or creates the topic that panes go through: not compacted, partitions as the input when it is made. It keeps that number when the input
+/// grows: its keys would go to other partitions, and the windows there would begin anew.
+///
+/// # Errors
+/// When it does not fit, or the broker refuses or does not answer.
+pub fn repartition<B: Broker>(broker: &B, topic: &str, partitions: u32, message_bytes_max: usize) -> Result<TopicFacts, TopicError> {
+    let config = [
+        ("cleanup.policy", "delete".to_owned()),
+        ("retention.ms", REPARTITION_RETENTION_MS.to_owned()),
+        ("max.message.bytes", message_bytes_max.to_string()),
+    ];
+    let (facts, description) = ensure(broker, topic, partitions, &config)?;
+    match description.config.get("cleanup.policy").map(String::as_str) {
+        Some("delete") | None => Ok(facts),
+        Some(policy) => Err(TopicError::Unfit {
+            topic: topic.to_owned(),
+            fault: format!(
+                "has cleanup.policy={policy}, it must be `delete`, or panes of one window are lost to compaction: \
+                 `kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=delete`"
+            ),
+        }),
+    }
 }
 
 /// Finds or creates a task store's changelog: compacted, partitions as the input. One with fewer partitions is extended, since the input has

@@ -3,17 +3,16 @@
 //! Both sides are read again, each by a thread of its own through a bounded channel, and compared pairwise; a few values before and after the
 //! difference say what kind it is.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::resume_unwind;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use leeway_topology::ids::Offset;
 use serde_json::Value;
 
-use super::{Audit, AuditError, Ends, EventsTopic, Found, Sequence};
+use super::{Audit, AuditError, Found, Grounds, Of, Sequence};
 use crate::broker::{Broker, TopicPartition};
 
 /// Values that a reader may be ahead.
@@ -71,12 +70,14 @@ impl Kind {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sequence { monitor, partition, feature } = &self.sequence;
-        write!(
-            f,
-            "monitor {monitor:?}, partition {partition}, feature {feature:?}, event number {}: ",
-            self.number
-        )?;
+        let Sequence { monitor, of, feature } = &self.sequence;
+        write!(f, "monitor {monitor:?}, ")?;
+        match of {
+            Of::Partition(partition) => write!(f, "partition {partition}, feature {feature:?}, event")?,
+            Of::WholeTopic => write!(f, "scope global, feature {feature:?}, event")?,
+            Of::Panes(partition) => write!(f, "partition {partition}, pane for scope global")?,
+        }
+        write!(f, " number {}: ", self.number)?;
         match &self.kind {
             Kind::Missing => write!(f, "missing")?,
             Kind::Doubled => write!(f, "doubled")?,
@@ -139,12 +140,12 @@ impl<T> Ahead<T> {
 
 impl<B: Broker> Audit<'_, B> {
     /// Finds the first difference of a sequence that has one.
-    pub(super) fn locate(&self, sequence: &Sequence, topics: &BTreeMap<Arc<str>, EventsTopic>, ends: &Ends) -> Result<Difference, AuditError> {
+    pub(super) fn locate(&self, sequence: &Sequence, grounds: &Grounds) -> Result<Difference, AuditError> {
         std::thread::scope(|scope| {
             let (expected_sender, expected) = sync_channel(AHEAD);
             let (found_sender, found) = sync_channel(AHEAD);
             let expecting = scope.spawn(move || {
-                self.expected(ends, &mut |of, value| {
+                self.expected(grounds, &mut |of, value| {
                     if of == *sequence {
                         send(&expected_sender, value.to_vec())
                     } else {
@@ -153,10 +154,10 @@ impl<B: Broker> Audit<'_, B> {
                 })
             });
             let finding = scope.spawn(move || {
-                self.found(topics, ends, &mut |record| match record {
+                self.found(grounds, &mut |record| match record {
                     Found::Event(event) if event.sequence == *sequence => {
                         let there = There {
-                            value: event.value.to_vec(),
+                            value: event.value.into_owned(),
                             at: event.at.clone(),
                             offset: event.offset,
                             is_in_its_place: event.is_in_its_place,

@@ -9,33 +9,45 @@
 //! Events are a function of the input, the reference and the configuration, so the whole bytes are compared: one sequence for each monitor,
 //! partition and feature. Only digests are kept, so that memory grows with the sequences and not with the topics.
 //!
+//! Scope `global` takes two steps: the panes on the repartition topic are those that the input implies, for each partition in order; and the
+//! events are those that the repartition topic implies, in the order that it has. Where a reference was changed is read from what was written
+//! (`changes.rs`): a check cannot tell, but everything after a wrong point would differ.
+//!
 //! Invariants:
 //! - It uses the dataflow, and nothing of the runtime: no task, no store, no changelog.
 //! - The input is judged up to the group's committed offsets as they were when the audit began. Events of later records are not looked at, so a
 //!   worker may go on meanwhile.
 //!
-//! Not here: an input whose first records are gone, an application that began at its topic's end, scope `global`. They are refused in words.
+//! Not here: an input whose first records are gone, an application that began at its topic's end. They are refused in words.
 
+use std::borrow::Cow;
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use leeway_topology::event::{DriftEvent, EventId, Scope};
+use leeway_topology::graph::repartition_topic;
+use leeway_topology::ids::RecordNumber;
 use leeway_topology::ids::{Offset, Partition};
-use leeway_topology::processor::{Disposition, DriftProcessor, Monitor, Processor as _, PublishedReferences};
+use leeway_topology::processor::{Disposition, DriftProcessor, GlobalProcessor, Monitor, Outputs, Processor, PublishedReferences};
 use leeway_topology::record::InputRecord;
+use leeway_topology::repartition::ShippedPane;
 use leeway_topology::state::StateError;
 use leeway_topology::test_driver::InMemoryStore;
 
 use crate::broker::{Broker, BrokerError, FetchedRecord, TopicPartition, partitioner};
 use crate::task::Start;
 
+mod changes;
 mod digest;
 mod locate;
+mod panes;
 
 pub use locate::{Difference, Kind};
 
+use changes::Changes;
 use digest::Digest;
 
 /// One request to the broker.
@@ -100,14 +112,25 @@ pub enum AuditError {
     },
 }
 
-/// Names a sequence of events.
+/// Whose events, or panes, they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Of {
+    /// Events of one input partition.
+    Partition(Partition),
+    /// Events of the whole topic.
+    WholeTopic,
+    /// Panes of one input partition.
+    Panes(Partition),
+}
+
+/// Names a sequence of events, or of panes.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Sequence {
     /// The monitor.
     pub monitor: Arc<str>,
-    /// The input partition.
-    pub partition: Partition,
-    /// The feature.
+    /// Whose.
+    pub of: Of,
+    /// The feature; empty for panes, which have all of them.
     pub feature: Arc<str>,
 }
 
@@ -148,7 +171,7 @@ pub struct Audit<'a, B: Broker> {
     pub progress: &'a (dyn Fn(u64) + Sync),
 }
 
-/// By input partition: the committed offset.
+/// By partition of an input or a repartition topic: the committed offset.
 type Ends = BTreeMap<TopicPartition, Offset>;
 
 /// What is known of an events topic.
@@ -157,16 +180,32 @@ struct EventsTopic {
     monitors: BTreeMap<Arc<str>, Arc<Monitor>>,
 }
 
+/// A repartition topic: the monitors that watch the whole of one input.
+struct PanesTopic {
+    partitions: u32,
+    monitors: Vec<Arc<Monitor>>,
+}
+
+/// What an audit goes by: taken once, at its beginning.
+struct Grounds {
+    ends: Ends,
+    events: BTreeMap<Arc<str>, EventsTopic>,
+    panes: BTreeMap<Arc<str>, PanesTopic>,
+    changes: Changes,
+    /// By monitor: how many records its window of the whole topic has seen at these ends. Known when the panes were read once.
+    merged: BTreeMap<Arc<str>, RecordNumber>,
+}
+
 /// An event of this application as it stands in its topic.
 struct FoundEvent<'r> {
     sequence: Sequence,
-    value: &'r [u8],
+    value: Cow<'r, [u8]>,
     at: &'r TopicPartition,
     offset: Offset,
     is_in_its_place: bool,
 }
 
-/// What a record of an events topic is.
+/// What a record of an events or repartition topic is.
 enum Found<'r> {
     Event(FoundEvent<'r>),
     Later,
@@ -182,30 +221,38 @@ impl<B: Broker> Audit<'_, B> {
         if self.start == Start::Latest {
             return Err(AuditError::UnknownStart);
         }
-        let ends = self.ends()?;
-        let topics = self.events_topics()?;
+        let mut grounds = Grounds {
+            ends: BTreeMap::new(),
+            events: self.events_topics()?,
+            panes: self.panes_topics()?,
+            changes: Changes::default(),
+            merged: BTreeMap::new(),
+        };
+        grounds.ends = self.ends(&grounds)?;
         // After the offsets were taken: every event that they cover is before these ends, though its marker may still be on its way.
-        self.wait_for_open_transactions(&topics)?;
+        self.wait_for_open_transactions(grounds.events.keys().chain(grounds.panes.keys()))?;
+        grounds.changes = self.changes(&grounds)?;
 
         let mut digests: BTreeMap<Sequence, [Digest; 2]> = BTreeMap::new();
         let mut expected = 0;
-        let records = self.expected(&ends, &mut |sequence, value| {
-            expected += 1;
+        let (records, merged) = self.expected(&grounds, &mut |sequence, value| {
+            expected += u64::from(!matches!(sequence.of, Of::Panes(_)));
             digests.entry(sequence).or_default()[0].push(value);
             ControlFlow::Continue(())
         })?;
+        grounds.merged = merged;
         let mut misplaced: BTreeSet<Sequence> = BTreeSet::new();
         let (mut found, mut later, mut foreign) = (0, 0, 0);
-        self.found(&topics, &ends, &mut |record| {
+        self.found(&grounds, &mut |record| {
             match record {
                 Found::Later => later += 1,
                 Found::Foreign => foreign += 1,
                 Found::Event(event) => {
-                    found += 1;
+                    found += u64::from(!matches!(event.sequence.of, Of::Panes(_)));
                     if !event.is_in_its_place {
                         misplaced.insert(event.sequence.clone());
                     }
-                    digests.entry(event.sequence).or_default()[1].push(event.value);
+                    digests.entry(event.sequence).or_default()[1].push(&event.value);
                 }
             }
             ControlFlow::Continue(())
@@ -216,9 +263,7 @@ impl<B: Broker> Audit<'_, B> {
             .map(|(sequence, _)| sequence)
             .collect();
         let close = wrong.iter().take(self.differences_max);
-        let differences = close
-            .map(|sequence| self.locate(sequence, &topics, &ends))
-            .collect::<Result<Vec<_>, _>>()?;
+        let differences = close.map(|sequence| self.locate(sequence, &grounds)).collect::<Result<Vec<_>, _>>()?;
         Ok(Report {
             records,
             expected,
@@ -230,9 +275,9 @@ impl<B: Broker> Audit<'_, B> {
         })
     }
 
-    fn ends(&self) -> Result<Ends, AuditError> {
+    fn ends(&self, grounds: &Grounds) -> Result<Ends, AuditError> {
         let mut ends = Ends::new();
-        for topic in self.inputs().keys() {
+        for topic in self.inputs().keys().chain(grounds.panes.keys()) {
             let positions = self.broker.group_positions(self.application_id, topic, TIMEOUT);
             for (partition, committed, range) in positions.map_err(|error| broker_error(topic, error))? {
                 let Some(committed) = committed else { continue };
@@ -262,10 +307,7 @@ impl<B: Broker> Audit<'_, B> {
         for monitor in self.monitors {
             let name = &monitor.events_topic;
             if !topics.contains_key(name) {
-                let described = self.broker.describe_topic(name, TIMEOUT).map_err(|error| broker_error(name, error))?;
-                let partitions = described
-                    .ok_or_else(|| broker_error(name, BrokerError::NoSuchTopic(name.to_string())))?
-                    .partitions;
+                let partitions = self.partitions(name)?;
                 let monitors = BTreeMap::new();
                 topics.insert(name.clone(), EventsTopic { partitions, monitors });
             }
@@ -276,13 +318,32 @@ impl<B: Broker> Audit<'_, B> {
         Ok(topics)
     }
 
-    fn wait_for_open_transactions(&self, topics: &BTreeMap<Arc<str>, EventsTopic>) -> Result<(), AuditError> {
+    fn panes_topics(&self) -> Result<BTreeMap<Arc<str>, PanesTopic>, AuditError> {
+        let mut topics: BTreeMap<Arc<str>, PanesTopic> = BTreeMap::new();
+        for (input, monitors) in self.inputs() {
+            let monitors: Vec<_> = monitors.into_iter().filter(|monitor| monitor.scopes.global).collect();
+            if !monitors.is_empty() {
+                let name: Arc<str> = repartition_topic(self.application_id, &input).into();
+                let partitions = self.partitions(&name)?;
+                topics.insert(name, PanesTopic { partitions, monitors });
+            }
+        }
+        Ok(topics)
+    }
+
+    fn partitions(&self, name: &str) -> Result<u32, AuditError> {
+        let described = self.broker.describe_topic(name, TIMEOUT).map_err(|error| broker_error(name, error))?;
+        let described = described.ok_or_else(|| broker_error(name, BrokerError::NoSuchTopic(name.to_string())))?;
+        Ok(described.partitions)
+    }
+
+    fn wait_for_open_transactions<'t>(&self, topics: impl Iterator<Item = &'t Arc<str>>) -> Result<(), AuditError> {
         let ranges = |topic: &str| {
             let positions = self.broker.group_positions(self.application_id, topic, TIMEOUT);
             positions.map_err(|error| broker_error(topic, error))
         };
         let deadline = Instant::now() + SETTLE_TIMEOUT;
-        for topic in topics.keys() {
+        for topic in topics {
             let ends: BTreeMap<_, _> = ranges(topic)?
                 .into_iter()
                 .map(|(partition, _, range)| (partition, range.high_watermark))
@@ -302,91 +363,134 @@ impl<B: Broker> Audit<'_, B> {
         Ok(())
     }
 
-    /// Hands over every event that the input implies, in the order of its sequence. Gives the number of records.
-    fn expected(&self, ends: &Ends, visit: &mut dyn FnMut(Sequence, &[u8]) -> ControlFlow<()>) -> Result<u64, AuditError> {
+    /// Hands over every event, and every pane, that the input implies, in the order of its sequence. Gives the number of records, and how many
+    /// the windows of whole topics have seen.
+    fn expected(
+        &self,
+        grounds: &Grounds,
+        visit: &mut dyn FnMut(Sequence, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(u64, BTreeMap<Arc<str>, RecordNumber>), AuditError> {
         let mut records = 0;
         for (topic, monitors) in self.inputs() {
-            let mut processors: BTreeMap<Partition, DriftProcessor> = BTreeMap::new();
-            let mut events = Vec::new();
-            let mut failed = None;
-            let read = self.read(&topic, &mut |input, record| {
-                if ends.get(input).is_none_or(|end| record.offset >= *end) {
-                    return ControlFlow::Continue(());
-                }
-                records += 1;
-                let processor = match processors.entry(input.partition) {
-                    std::collections::btree_map::Entry::Occupied(open) => open.into_mut(),
-                    std::collections::btree_map::Entry::Vacant(vacant) => {
-                        let nothing = InMemoryStore::default();
-                        match DriftProcessor::open(self.application_id, input.partition, &monitors, self.references, &nothing) {
-                            Ok(processor) => vacant.insert(processor),
-                            Err(error) => {
-                                failed = Some(AuditError::Dataflow { input: input.clone(), error });
-                                return ControlFlow::Break(());
-                            }
-                        }
-                    }
-                };
-                let record = InputRecord {
-                    offset: record.offset,
-                    timestamp: record.timestamp,
-                    value: record.value,
-                };
-                if processor.process(&record) == (Disposition::Processed { check_due: true }) {
-                    processor.check(&mut events);
-                    for event in events.drain(..) {
-                        let sequence = Sequence {
-                            monitor: event.monitor.clone(),
-                            partition: input.partition,
-                            feature: event.feature.clone(),
-                        };
-                        visit(sequence, &event.to_json())?;
-                    }
-                }
-                ControlFlow::Continue(())
-            });
-            match failed {
-                Some(error) => return Err(error),
-                None => read?,
+            let open = |partition| {
+                let references = grounds.changes.references_of(partition, self.references);
+                let nothing = InMemoryStore::default();
+                DriftProcessor::open(self.application_id, partition, &monitors, &references, &nothing)
+            };
+            let before_a_check = |partition, processor: &mut DriftProcessor| grounds.changes.offer(partition, processor, self.references);
+            records += self.replay(&topic, grounds, open, before_a_check, visit)?.0;
+        }
+        let mut merged = BTreeMap::new();
+        for (topic, PanesTopic { monitors, .. }) in &grounds.panes {
+            let open = |partition| {
+                let (references, nothing) = (Arc::new(self.references.clone()), InMemoryStore::default());
+                GlobalProcessor::open(self.application_id, partition, monitors, references, &nothing)
+            };
+            let (_, processors) = self.replay(topic, grounds, open, |_, _| (), visit)?;
+            for window in processors.values().flat_map(Processor::windows) {
+                merged.insert(window.monitor().name.clone(), window.window().record_number());
             }
         }
-        Ok(records)
+        Ok((records, merged))
     }
 
-    /// Hands over every record of the events topics, as what it is.
-    fn found(
+    /// Runs the dataflow of one topic up to the ends, from nothing. Gives the number of records, and the processors as they are then.
+    fn replay<P: Processor>(
         &self,
-        topics: &BTreeMap<Arc<str>, EventsTopic>,
-        ends: &Ends,
-        visit: &mut dyn FnMut(Found<'_>) -> ControlFlow<()>,
-    ) -> Result<(), AuditError> {
-        for (name, topic) in topics {
-            self.read(name, &mut |at, record| visit(self.classify(topic, ends, at, &record)))?;
+        topic: &str,
+        grounds: &Grounds,
+        open: impl Fn(Partition) -> Result<P, StateError>,
+        before_a_check: impl Fn(Partition, &mut P),
+        visit: &mut dyn FnMut(Sequence, &[u8]) -> ControlFlow<()>,
+    ) -> Result<(u64, BTreeMap<Partition, P>), AuditError> {
+        let mut records = 0;
+        let mut processors: BTreeMap<Partition, P> = BTreeMap::new();
+        let mut out = Outputs::default();
+        let mut failed = None;
+        let read = self.read(topic, &mut |input, record| {
+            if grounds.ends.get(input).is_none_or(|end| record.offset >= *end) {
+                return ControlFlow::Continue(());
+            }
+            records += 1;
+            let mut fail = |error| {
+                failed = Some(AuditError::Dataflow { input: input.clone(), error });
+                ControlFlow::Break(())
+            };
+            let processor = match processors.entry(input.partition) {
+                Entry::Occupied(open) => open.into_mut(),
+                Entry::Vacant(vacant) => match open(input.partition) {
+                    Ok(processor) => vacant.insert(processor),
+                    Err(error) => return fail(error),
+                },
+            };
+            let record = InputRecord {
+                offset: record.offset,
+                timestamp: record.timestamp,
+                key: record.key,
+                value: record.value,
+            };
+            match processor.process(&record) {
+                Disposition::Processed { check_due: true } => {}
+                Disposition::Waiting { monitor, version } => {
+                    return fail(StateError::Inconsistent(format!(
+                        "monitor `{monitor}`: a pane was measured by reference {version}, which is not published any more"
+                    )));
+                }
+                _ => return ControlFlow::Continue(()),
+            }
+            before_a_check(input.partition, processor);
+            processor.check(&mut out);
+            for event in out.events.drain(..) {
+                let sequence = Sequence {
+                    monitor: event.monitor.clone(),
+                    of: event.partition.map_or(Of::WholeTopic, Of::Partition),
+                    feature: event.feature.clone(),
+                };
+                visit(sequence, &event.to_json())?;
+            }
+            for pane in out.panes.drain(..) {
+                visit(panes::sequence(&pane), &panes::text(&pane))?;
+            }
+            ControlFlow::Continue(())
+        });
+        match failed {
+            Some(error) => Err(error),
+            None => read.map(|()| (records, processors)),
+        }
+    }
+
+    /// Hands over every record of the events and repartition topics, as what it is.
+    fn found(&self, grounds: &Grounds, visit: &mut dyn FnMut(Found<'_>) -> ControlFlow<()>) -> Result<(), AuditError> {
+        for (name, topic) in &grounds.events {
+            self.read(name, &mut |at, record| visit(self.classify(topic, grounds, at, &record)))?;
+        }
+        for (name, topic) in &grounds.panes {
+            self.read(name, &mut |at, record| visit(classify_pane(topic, &grounds.ends, at, &record)))?;
         }
         Ok(())
     }
 
-    fn classify<'r>(&self, topic: &EventsTopic, ends: &Ends, at: &'r TopicPartition, record: &FetchedRecord<'r>) -> Found<'r> {
+    fn classify<'r>(&self, topic: &EventsTopic, grounds: &Grounds, at: &'r TopicPartition, record: &FetchedRecord<'r>) -> Found<'r> {
         let Some((value, event)) = record.value.and_then(|value| Some((value, DriftEvent::from_json(value).ok()?))) else {
             return Found::Foreign;
         };
-        let (Some(monitor), Some(partition)) = (topic.monitors.get(&event.monitor), event.partition) else {
+        let Some(monitor) = topic.monitors.get(&event.monitor) else {
             return Found::Foreign;
         };
-        let id = EventId::new(
-            self.application_id,
-            &monitor.name,
-            &monitor.topic,
-            Some(partition),
-            Scope::Partition,
-            None,
-        );
+        let scope = event.partition.map_or(Scope::Global, |_| Scope::Partition);
+        let id = EventId::new(self.application_id, &monitor.name, &monitor.topic, event.partition, scope, None);
         if !id.begins(&event.event_id) {
             return Found::Foreign;
         }
-        let input = TopicPartition::new(monitor.topic.clone(), partition);
-        let end = ends.get(&input).copied().unwrap_or(Offset(0));
-        if event.window_end_offset.is_some_and(|window_end| window_end >= end) {
+        let is_later = match event.partition {
+            Some(partition) => {
+                let input = TopicPartition::new(monitor.topic.clone(), partition);
+                let end = grounds.ends.get(&input).copied().unwrap_or(Offset(0));
+                event.window_end_offset.is_some_and(|window_end| window_end >= end)
+            }
+            None => grounds.merged.get(&event.monitor).is_some_and(|merged| event.record_count > *merged),
+        };
+        if is_later {
             return Found::Later;
         }
         let place = partitioner::partition(event.feature.as_bytes(), topic.partitions);
@@ -394,10 +498,10 @@ impl<B: Broker> Audit<'_, B> {
             is_in_its_place: record.key == Some(event.feature.as_bytes()) && at.partition == place,
             sequence: Sequence {
                 monitor: event.monitor,
-                partition,
+                of: event.partition.map_or(Of::WholeTopic, Of::Partition),
                 feature: event.feature,
             },
-            value,
+            value: Cow::Borrowed(value),
             at,
             offset: record.offset,
         })
@@ -423,4 +527,26 @@ fn broker_error(topic: &str, error: BrokerError) -> AuditError {
         topic: topic.to_owned(),
         error,
     }
+}
+
+fn classify_pane<'r>(topic: &PanesTopic, ends: &Ends, at: &'r TopicPartition, record: &FetchedRecord<'r>) -> Found<'r> {
+    let (Some(key), Some(value)) = (record.key, record.value) else {
+        return Found::Foreign;
+    };
+    let Ok(pane) = ShippedPane::read(key, value) else {
+        return Found::Foreign;
+    };
+    let Some(monitor) = topic.monitors.iter().find(|monitor| monitor.name == pane.monitor) else {
+        return Found::Foreign;
+    };
+    if panes::is_later(&pane, &monitor.topic, ends) {
+        return Found::Later;
+    }
+    Found::Event(FoundEvent {
+        sequence: panes::sequence(&pane),
+        value: Cow::Owned(panes::text(&pane)),
+        at,
+        offset: record.offset,
+        is_in_its_place: at.partition == partitioner::partition(key, topic.partitions),
+    })
 }

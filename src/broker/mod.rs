@@ -405,6 +405,12 @@ pub trait Broker: Clone + Send + Sync + 'static {
     /// When the broker does not answer or refuses.
     fn add_partitions(&self, topic: &str, partitions: u32, timeout: Duration) -> Result<(), BrokerError>;
 
+    /// Where a partition's log ends, open transactions included; cheap enough to be asked each second.
+    ///
+    /// # Errors
+    /// When the partition is not there or the broker does not answer.
+    fn end_offset(&self, partition: &TopicPartition, timeout: Duration) -> Result<Offset, BrokerError>;
+
     /// Reads all partitions of a topic, read-committed, from the start to where the end was when the call began.
     /// `visit` may stop it by `Break`. `timeout`: how long nothing may come.
     ///

@@ -10,7 +10,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{Context, EXIT_MISMATCH};
-use crate::audit::{Audit, Report};
+use crate::audit::{Audit, Of, Report};
 use crate::broker::kafka::KafkaBroker;
 use crate::config::ConfigFlags;
 use crate::reference_topic;
@@ -113,7 +113,7 @@ fn text(report: &Report) -> String {
     lines.extend(report.differences.iter().map(|difference| format!("wrong: {difference}")));
     lines.push(match report.wrong {
         0 => "right: each of them once, in order, byte for byte".to_owned(),
-        wrong => format!("WRONG: {wrong} sequences of events differ from what the input implies"),
+        wrong => format!("WRONG: {wrong} sequences of events or panes differ from what the input implies"),
     });
     lines.join("\n") + "\n"
 }
@@ -125,7 +125,15 @@ fn json(report: &Report) -> String {
         .map(|difference| {
             json!({
                 "monitor": &*difference.sequence.monitor,
-                "partition": difference.sequence.partition.0,
+                "scope": match difference.sequence.of {
+                    Of::Partition(_) | Of::Panes(_) => "partition",
+                    Of::WholeTopic => "global",
+                },
+                "partition": match difference.sequence.of {
+                    Of::Partition(partition) | Of::Panes(partition) => Some(partition.0),
+                    Of::WholeTopic => None,
+                },
+                "is_pane": matches!(difference.sequence.of, Of::Panes(_)),
                 "feature": &*difference.sequence.feature,
                 "number": difference.number,
                 "kind": difference.kind.name(),

@@ -12,7 +12,7 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Cell as TableCell, Color, Table};
 use leeway_topology::binning::Binning;
 use leeway_topology::drift::Status;
-use leeway_topology::event::DriftEvent;
+use leeway_topology::event::{DriftEvent, Scope};
 use leeway_topology::ids::{Offset, Partition};
 use leeway_topology::processor::Monitor;
 use leeway_topology::reference::{Cell, ColumnType, Reference, ReferenceBuilder};
@@ -126,7 +126,7 @@ fn run<B: Broker>(broker: &B, args: &Args, application_id: &str, colors: bool, b
 
     let tokio = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
     let (metrics, health) = (Arc::new(Metrics::new(1000)?), Arc::new(Health::new()));
-    metrics.add_monitor(&monitor.topic, &monitor.name);
+    metrics.add_monitor(&monitor.topic, Scope::Partition, &monitor.name);
     let config = HttpConfig {
         host: "127.0.0.1".to_owned(),
         port: args.http_port.unwrap_or(8000),

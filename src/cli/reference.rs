@@ -190,7 +190,7 @@ pub fn execute(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
                             args.monitor, config.application_id
                         )
                     };
-                    (*current.with_context(missing)?).clone()
+                    (*current.with_context(missing)?.reference).clone()
                 }
             };
             match args.format {

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use indicatif::{HumanBytes, HumanCount};
-use leeway_topology::state::FeatureHead;
+use leeway_topology::state::{FeatureHead, WindowHead};
 use serde_json::json;
 
 use super::{Context, EXIT_MISMATCH};
@@ -124,8 +124,8 @@ fn json(contents: &Contents) -> String {
 
 fn window(key: &str, head: &Head) -> serde_json::Value {
     let features = |features: &[FeatureHead]| features.iter().map(|feature| feature.name.to_string()).collect::<Vec<_>>();
-    match head {
-        Head::Count(head) => json!({
+    let count = |head: &WindowHead| {
+        json!({
             "key": key,
             "size": head.size,
             "every": head.every,
@@ -133,7 +133,11 @@ fn window(key: &str, head: &Head) -> serde_json::Value {
             "start": head.start.0,
             "reference_version": &*head.reference_version,
             "features": features(&head.features),
-        }),
+        })
+    };
+    match head {
+        Head::Count(head) => count(head),
+        Head::Global(head) => count(&head.window),
         Head::Time(head) => json!({
             "key": key,
             "size_ms": head.size_ms,

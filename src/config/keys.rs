@@ -224,12 +224,7 @@ pub const KEYS: &[Key] = &[
         variable: Some("DRIFT_SCOPES"),
         kind: Kind::List(SCOPE),
         default: Some("partition"),
-        doc: "`partition`, `global`",
-        unavailable: |value| {
-            value
-                .holds("global")
-                .then_some("scope `global` is not available yet: only `partition` is")
-        },
+        doc: "Whose records a check looks at: each `partition`'s, the whole topic's (`global`), or both",
         ..KEY
     },
     Key {

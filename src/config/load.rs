@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use leeway_topology::drift::Thresholds;
+use leeway_topology::event::Scope;
+use leeway_topology::processor::Scopes;
 use leeway_topology::window::time::TimeWindow;
 use leeway_topology::window::{CountWindow, Window};
 
@@ -270,11 +272,23 @@ fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
             faults.push(format!("{high}: must not be below {low}"));
         }
     }
-    let features = view.list("monitor.features");
-    for (path, items) in [("monitor.features", &features), ("monitor.scopes", &view.list("monitor.scopes"))] {
+    let (features, scopes) = (view.list("monitor.features"), view.list("monitor.scopes"));
+    for (path, items) in [("monitor.features", &features), ("monitor.scopes", &scopes)] {
         if items.as_ref().is_some_and(Vec::is_empty) {
             faults.push(format!("{}: an empty list: leave it out for the default", view.named(path)));
         }
+    }
+    let scopes = scopes.unwrap_or_default();
+    let has = |scope: Scope| scopes.iter().any(|name| name == scope.as_str());
+    let scopes = Scopes {
+        partition: has(Scope::Partition),
+        global: has(Scope::Global),
+    };
+    if scopes.global && matches!(window, Window::Time(_)) {
+        faults.push(format!(
+            "{}: scope `global` is not available yet with time windows: leave it out, or watch by count",
+            view.named("monitor.scopes")
+        ));
     }
     let topic = view.text("monitor.topic");
     MonitorConfig {
@@ -295,6 +309,7 @@ fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
             Start::Earliest
         },
         features,
+        scopes,
         window,
         timestamp_field: view.optional_text(TIMESTAMP_FIELD),
         min_samples: view.integer("monitor.min_samples"),

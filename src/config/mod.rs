@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use leeway_topology::drift::Thresholds;
-use leeway_topology::processor::{InvalidMonitor, Monitor};
+use leeway_topology::processor::{InvalidMonitor, Monitor, Scopes};
 use leeway_topology::window::Window;
 
 use crate::task::Start;
@@ -136,6 +136,8 @@ pub struct MonitorConfig {
     pub start: Start,
     /// `None`: all of the reference.
     pub features: Option<Vec<String>>,
+    /// Whose records a check looks at.
+    pub scopes: Scopes,
     /// The records that a check looks at.
     pub window: Window,
     /// Of time windows: the field with a record's time.
@@ -215,6 +217,7 @@ impl MonitorConfig {
             topic: self.topic.as_str().into(),
             events_topic: self.events_topic.as_str().into(),
             dead_letter_topic: self.dead_letter_topic.as_str().into(),
+            scopes: self.scopes,
             window: self.window,
             timestamp_field: self.timestamp_field.as_deref().map(Into::into),
             min_samples: self.min_samples,

@@ -237,7 +237,10 @@ fn monitors_of_one_topic_share_its_dead_letter_topic() {
 #[test]
 fn what_this_version_cannot_do_is_refused_once_in_words() {
     for (file, words) in [
-        ("[[monitor]]\nscopes = ['partition', 'global']", "scope `global` is not available yet"),
+        (
+            "[[monitor]]\nscopes = ['partition', 'global']\nwindow = { kind = 'time', size = '5m' }",
+            "scope `global` is not available yet with time windows",
+        ),
         ("[[monitor]]\nsegment_by = ['country']", "segments are not available yet"),
         ("[[monitor]]\nreference = { rolling = '7d' }", "rolling references are not available yet"),
         (

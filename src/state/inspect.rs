@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use leeway_topology::codec;
-use leeway_topology::state::{KeyKind, KeyText, TimeWindowHead, WindowHead, progress_key};
+use leeway_topology::state::{GlobalWindowHead, KeyKind, KeyText, TimeWindowHead, WindowHead, progress_key};
 
 use super::backend::{Backend as _, KEY_FORMAT, prefix, split};
 use super::directory::{self, DirectoryError, Owner};
@@ -68,6 +68,8 @@ pub enum Head {
     Count(WindowHead),
     /// Of time windows.
     Time(TimeWindowHead),
+    /// Of a window of the whole topic.
+    Global(GlobalWindowHead),
 }
 
 /// Reads a state directory.
@@ -176,6 +178,8 @@ impl TaskContents {
             self.windows.push((text(key), Head::Count(codec::decode(value).map_err(corrupt)?)));
         } else if key.first() == Some(&(KeyKind::TimeWindow as u8)) {
             self.windows.push((text(key), Head::Time(codec::decode(value).map_err(corrupt)?)));
+        } else if key.first() == Some(&(KeyKind::GlobalWindow as u8)) {
+            self.windows.push((text(key), Head::Global(codec::decode(value).map_err(corrupt)?)));
         } else if key.first() == Some(&(KeyKind::Pane as u8)) {
             self.panes += 1;
         } else {

@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use leeway_topology::ids::Offset;
-use leeway_topology::processor::Processor;
 use tracing::{debug, error, info, warn};
 
 use super::{FailPoint, Now, Producer, StreamThread, ThreadError, restore, store_failure, text_of};
@@ -396,6 +395,7 @@ impl<C: StreamClient> StreamThread<C> {
                     task.phase = Phase::Running(Box::new(Running {
                         processor,
                         next_offset,
+                        waits_since: None,
                         dirty,
                         base,
                     }));

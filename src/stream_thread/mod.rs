@@ -138,6 +138,8 @@ pub struct StreamThread<C: StreamClient> {
     published: Duration,
     /// Records without a readable time are warned of once.
     told_of_times: bool,
+    /// The generation of the references that running tasks were told of.
+    references_seen: u64,
     /// Bytes after which an epoch is sealed early; halved when a transaction timed out.
     epoch_bytes_max: usize,
 }
@@ -164,6 +166,7 @@ impl<C: StreamClient> StreamThread<C> {
             fenced_at: None,
             told_of_times: false,
             published: Duration::ZERO,
+            references_seen: 0,
             epoch_bytes_max: process::EPOCH_BYTES_MAX,
         }
     }
@@ -183,6 +186,7 @@ impl<C: StreamClient> StreamThread<C> {
                 break;
             }
         }
+        self.offer_references();
         busy |= self.restore(now)?;
         busy |= self.process(now)?;
         self.seal_if_due(now);
@@ -197,6 +201,23 @@ impl<C: StreamClient> StreamThread<C> {
             (false, true) => Step::Busy,
             (false, false) => Step::Idle,
         })
+    }
+
+    /// Running tasks hear of references that were published since; those that open take what is current by themselves.
+    fn offer_references(&mut self) {
+        let references = &self.context.references;
+        let generation = references.generation();
+        if generation == self.references_seen {
+            return;
+        }
+        self.references_seen = generation;
+        for task in self.tasks.values_mut() {
+            let id = task.id;
+            let Some(running) = task.running() else { continue };
+            for (monitor, fault) in running.processor.offer_references(references.as_ref()) {
+                error!(task = %id, %monitor, %fault, "the reference that was published cannot be used; going on with the present one");
+            }
+        }
     }
 
     /// Asks the thread to commit what it has and stop. [`Step::Stopped`] says when it is through.
@@ -220,7 +241,7 @@ impl<C: StreamClient> StreamThread<C> {
     /// Whether this thread is a member with all of its tasks running: the readiness of the process.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.subscribed && !self.member_id.is_empty() && self.tasks.values().all(|task| task.state() == "running")
+        self.subscribed && !self.member_id.is_empty() && self.tasks.values().all(Task::is_ready)
     }
 
     /// Tasks by state, for the metric.

@@ -4,13 +4,15 @@ use std::ops::ControlFlow;
 use std::time::Instant;
 
 use leeway_topology::event::DriftEvent;
-use leeway_topology::processor::{Disposition, Processor};
+use leeway_topology::processor::{Disposition, Outputs};
 use leeway_topology::record::InputRecord;
+use leeway_topology::repartition::ShippedPane;
+use tracing::warn;
 
 use super::{Now, Producer, StreamThread, ThreadError};
 use crate::broker::{OutRecord, StreamClient, partitioner};
 use crate::epoch::OpenEpoch;
-use crate::task::{SubTopology, Task};
+use crate::task::{RepartitionSink, Role, SubTopology, Task};
 
 /// Records that one task may take in one step: a few hundred microseconds of work, so that events are served often and tasks share fairly.
 const RECORDS_PER_POLL: usize = 512;
@@ -32,6 +34,7 @@ impl<C: StreamClient> StreamThread<C> {
             open: Some(epoch),
             epoch_bytes_max,
             context,
+            references_seen,
             ..
         } = self
         else {
@@ -41,10 +44,11 @@ impl<C: StreamClient> StreamThread<C> {
             if epoch.bytes >= *epoch_bytes_max {
                 break;
             }
-            let mut events = Vec::new();
-            let mut backwards = None;
+            let mut out = Outputs::default();
+            let (mut backwards, mut waits) = (None, None);
             let Task {
                 phase: crate::task::Phase::Running(running),
+                id,
                 sub_topology,
                 metrics,
                 ..
@@ -52,6 +56,9 @@ impl<C: StreamClient> StreamThread<C> {
             else {
                 continue;
             };
+            if running.waits_since == Some(*references_seen) {
+                continue;
+            }
             taken += client.poll(input, RECORDS_PER_POLL, &mut |record| {
                 if record.offset < running.next_offset {
                     backwards = Some((record.offset, running.next_offset));
@@ -60,8 +67,13 @@ impl<C: StreamClient> StreamThread<C> {
                 let disposition = running.processor.process(&InputRecord {
                     offset: record.offset,
                     timestamp: record.timestamp,
+                    key: record.key,
                     value: record.value,
                 });
+                if let Disposition::Waiting { monitor, version } = disposition {
+                    waits = Some((monitor, version));
+                    return ControlFlow::Break(());
+                }
                 running.next_offset = record.offset.next();
                 running.dirty = true;
                 metrics.consumed += 1;
@@ -70,14 +82,18 @@ impl<C: StreamClient> StreamThread<C> {
                     Disposition::Processed { check_due: true } => {
                         metrics.processed += 1;
                         let started = Instant::now();
-                        running.processor.check(&mut events);
+                        running.processor.check(&mut out);
                         context.metrics.observe_check(started.elapsed());
-                        for event in events.drain(..) {
+                        for event in out.events.drain(..) {
                             epoch.push(event_record(sub_topology, &event));
                             epoch.checks.push(event);
                         }
+                        if let Role::Partitions { repartition: Some(sink) } = &sub_topology.role {
+                            out.panes.drain(..).for_each(|pane| epoch.push(pane_record(sink, &pane)));
+                        }
                     }
                     Disposition::Tombstone => metrics.tombstones += 1,
+                    Disposition::Foreign | Disposition::Waiting { .. } => {}
                     Disposition::Rejected(rejected) => {
                         context.metrics.dead_letter(&input.topic, rejected.reason());
                         epoch.push(sub_topology.dead_letters.dead_letter(input, &record, &rejected));
@@ -89,6 +105,15 @@ impl<C: StreamClient> StreamThread<C> {
                     ControlFlow::Continue(())
                 }
             });
+            let waited = running.waits_since.take().is_some();
+            if let Some((monitor, version)) = waits {
+                running.waits_since = Some(*references_seen);
+                if !waited {
+                    warn!(task = %id, %monitor, %version, "a pane was measured by a reference that is not known here yet; waiting for it");
+                }
+                // It was taken out of the client's queue.
+                client.start(input, running.next_offset);
+            }
             if let Some((found, expected)) = backwards {
                 // Nothing of it is committed: a new thread with a new client reads again from what is.
                 return Err(ThreadError::Failed(format!(
@@ -145,6 +170,19 @@ fn event_record(sub_topology: &SubTopology, event: &DriftEvent) -> OutRecord {
         topic: sink.topic.clone(),
         partition: partitioner::partition(&key, sink.partitions),
         value: Some(event.to_json()),
+        key: Some(key),
+        headers: Vec::new(),
+        timestamp: None,
+    }
+}
+
+/// A pane as a record: keyed by monitor and segment, so that the panes of one window stay in order.
+fn pane_record(sink: &RepartitionSink, pane: &ShippedPane) -> OutRecord {
+    let key = pane.key();
+    OutRecord {
+        topic: sink.topic.clone(),
+        partition: partitioner::partition(&key, sink.partitions),
+        value: Some(pane.value()),
         key: Some(key),
         headers: Vec::new(),
         timestamp: None,

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use leeway_topology::processor::{DriftProcessor, Processor as _};
+use leeway_topology::processor::{DriftProcessor, GlobalProcessor, Processor};
 use leeway_topology::state::StateError;
 use tracing::{error, info, warn};
 
@@ -13,7 +13,7 @@ use crate::changelog::{Restore, RestorePlan, plan_restore};
 use crate::mutation::{Mutation, is};
 use crate::state::store::{StoreError, TaskLease};
 use crate::task::progress::{Checkpoint, checkpoint_key};
-use crate::task::{Phase, Position, Running, Task, check_position, stored_progress};
+use crate::task::{Phase, Position, Role, Running, Task, check_position, stored_progress};
 
 /// A store or changelog that failed is tried again after this long.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -222,19 +222,30 @@ fn run(task: &mut Task, input: LogRange, changelog: LogRange, context: &ThreadCo
     Ok(Running {
         processor,
         next_offset: next,
+        waits_since: None,
         dirty,
         base: next,
     })
 }
 
-pub(super) fn open_processor(task: &Task, lease: &TaskLease, context: &ThreadContext) -> Result<DriftProcessor, StateError> {
-    DriftProcessor::open(
-        &context.application_id,
-        task.id.partition,
-        &task.sub_topology.monitors,
-        context.references.as_ref(),
-        lease,
-    )
+pub(super) fn open_processor(task: &Task, lease: &TaskLease, context: &ThreadContext) -> Result<Box<dyn Processor>, StateError> {
+    let (application_id, partition, monitors) = (&context.application_id, task.id.partition, &task.sub_topology.monitors);
+    Ok(match task.sub_topology.role {
+        Role::Partitions { .. } => Box::new(DriftProcessor::open(
+            application_id,
+            partition,
+            monitors,
+            context.references.as_ref(),
+            lease,
+        )?),
+        Role::Global => Box::new(GlobalProcessor::open(
+            application_id,
+            partition,
+            monitors,
+            context.references.clone(),
+            lease,
+        )?),
+    })
 }
 
 /// One look at a created task: asks for what it lacks, and begins its restore when nothing is lacking.

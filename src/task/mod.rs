@@ -20,8 +20,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use leeway_topology::event::Scope;
 use leeway_topology::ids::{Offset, Partition};
-use leeway_topology::processor::{DriftProcessor, Monitor};
+use leeway_topology::processor::{Monitor, Processor};
 use leeway_topology::state::progress_key;
 
 use crate::broker::{CommittedOffset, LogRange, TopicPartition};
@@ -42,7 +43,9 @@ pub use self_check::{Position, Start, StateFault, check_position};
 pub struct SubTopology {
     /// Its number in the graph's description.
     pub index: usize,
-    /// The input topic.
+    /// What its tasks do.
+    pub role: Role,
+    /// The topic that it reads: an input, or a repartition topic.
     pub topic: Arc<str>,
     /// Its partitions when this process began.
     pub partitions: u32,
@@ -60,6 +63,38 @@ pub struct SubTopology {
     pub start: Start,
     /// Half of the changelog's `delete.retention.ms`.
     pub checkpoint_age_ms_max: i64,
+}
+
+/// What the tasks of a sub-topology do.
+#[derive(Debug)]
+pub enum Role {
+    /// They read the input: a window for each partition.
+    Partitions {
+        /// Where whole panes go, if a monitor watches the whole topic.
+        repartition: Option<RepartitionSink>,
+    },
+    /// They read panes: windows of the whole topic.
+    Global,
+}
+
+impl SubTopology {
+    /// Whose records its windows hold.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        match self.role {
+            Role::Partitions { .. } => Scope::Partition,
+            Role::Global => Scope::Global,
+        }
+    }
+}
+
+/// Where whole panes go.
+#[derive(Clone, Debug)]
+pub struct RepartitionSink {
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Its partitions.
+    pub partitions: u32,
 }
 
 /// Where one monitor's drift events go.
@@ -135,8 +170,10 @@ pub(crate) struct Creating {
 
 /// A task that processes.
 pub(crate) struct Running {
-    pub(crate) processor: DriftProcessor,
+    pub(crate) processor: Box<dyn Processor>,
     pub(crate) next_offset: Offset,
+    /// The next record waits for a reference that was not known at this generation of them.
+    pub(crate) waits_since: Option<u64>,
     /// Something happened since the last sealed epoch: its position has to be committed.
     pub(crate) dirty: bool,
     /// Where the store stands. Before the first commit: where the task began.
@@ -183,6 +220,11 @@ impl Task {
             Phase::Running(running) => Some(running),
             Phase::Created(_) | Phase::Restoring { .. } => None,
         }
+    }
+
+    /// Whether it processes what comes.
+    pub(crate) fn is_ready(&self) -> bool {
+        matches!(&self.phase, Phase::Running(running) if running.waits_since.is_none())
     }
 
     pub(crate) fn state(&self) -> &'static str {

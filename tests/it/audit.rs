@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::time::Duration;
 
-use leeway::audit::{Audit, AuditError, Kind, Report};
+use leeway::audit::{Audit, AuditError, Kind, Of, Report};
 use leeway::broker::memory::MemoryBroker;
 use leeway::broker::{Broker, NewTopic, OutRecord, PlainProducer, TopicPartition};
 use leeway::task::Start;
+use leeway_topology::event::DriftEvent;
 use leeway_topology::ids::Partition;
 
 use crate::world::{APPLICATION, World};
@@ -65,27 +66,45 @@ fn records(broker: &MemoryBroker, topic: &str) -> Vec<OutRecord> {
 
 /// The same topics on another broker, with other events.
 fn forged(world: &World, forge: impl FnOnce(&mut Vec<OutRecord>)) -> MemoryBroker {
+    let mut forge = Some(forge);
+    forged_topics(world, &["in", "drift-events"], |topic, records| {
+        if let Some(forge) = forge.take_if(|_| topic == "drift-events") {
+            forge(records);
+        }
+    })
+}
+
+/// The same topics on another broker, with what `forge` makes of each one's records.
+pub(crate) fn forged_topics(world: &World, topics: &[&str], mut forge: impl FnMut(&str, &mut Vec<OutRecord>)) -> MemoryBroker {
     let broker = MemoryBroker::new();
-    let mut events = records(&world.broker, "drift-events");
-    forge(&mut events);
-    for topic in ["in", "drift-events"] {
+    let mut producer = broker.producer().expect("a producer");
+    for topic in topics {
         let described = world.broker.describe_topic(topic, Duration::ZERO).expect("an answer").expect("a topic");
-        let topic = NewTopic {
-            name: topic.into(),
+        let new = NewTopic {
+            name: (*topic).into(),
             partitions: described.partitions,
             replication_factor: None,
             config: BTreeMap::new(),
         };
-        broker.create_topic(&topic, Duration::ZERO).expect("created");
-    }
-    let mut producer = broker.producer().expect("a producer");
-    for record in records(&world.broker, "in").into_iter().chain(events) {
-        producer.send(record).expect("sent");
-    }
-    for (partition, committed, _) in world.broker.group_positions(APPLICATION, "in", Duration::ZERO).expect("positions") {
-        broker.set_offset(APPLICATION, &partition, committed.expect("committed"));
+        broker.create_topic(&new, Duration::ZERO).expect("created");
+        let mut records = records(&world.broker, topic);
+        forge(topic, &mut records);
+        for record in records {
+            producer.send(record).expect("sent");
+        }
+        for (partition, committed, _) in world.broker.group_positions(APPLICATION, topic, Duration::ZERO).expect("positions") {
+            if let Some(committed) = committed {
+                broker.set_offset(APPLICATION, &partition, committed);
+            }
+        }
     }
     broker
+}
+
+/// The place of the first event that is as asked for.
+pub(crate) fn place_of(events: &[OutRecord], is_it: impl Fn(&DriftEvent) -> bool) -> usize {
+    let event = |record: &OutRecord| DriftEvent::from_json(record.value.as_deref().expect("a value")).expect("an event");
+    events.iter().position(|record| is_it(&event(record))).expect("an event")
 }
 
 /// The place of the `number`th event of partition 0's feature among all events.
@@ -110,8 +129,8 @@ fn difference(forge: impl FnOnce(&mut Vec<OutRecord>), number: u64) -> (Kind, St
     assert_eq!((report.wrong, report.differences.len()), (1, 1), "{report:?}");
     let difference = &report.differences[0];
     assert_eq!(
-        (&*difference.sequence.feature, difference.sequence.partition, difference.number),
-        ("x", Partition(0), number),
+        (&*difference.sequence.feature, difference.sequence.of, difference.number),
+        ("x", Of::Partition(Partition(0)), number),
         "{difference}"
     );
     (difference.kind.clone(), difference.to_string())

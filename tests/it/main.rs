@@ -2,6 +2,7 @@
 
 mod audit;
 mod check;
+mod global;
 #[cfg(feature = "rocksdb")]
 mod inspect;
 mod puppet;

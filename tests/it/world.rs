@@ -24,6 +24,8 @@ pub(crate) const APPLICATION: &str = "app";
 pub(crate) const COMMIT_INTERVAL: Duration = Duration::from_millis(100);
 pub(crate) const SESSION_TIMEOUT: Duration = Duration::from_secs(6);
 pub(crate) const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(10);
+/// Where panes go in scope global.
+pub(crate) const REPARTITION: &str = "app-panes-in-repartition";
 /// One step of a thread takes so long, by the clock.
 const TICK: Duration = Duration::from_millis(10);
 /// Steps that everything here needs by far.
@@ -180,10 +182,24 @@ impl World {
     }
 
     pub(crate) fn is_drained(&self) -> bool {
-        let positions = self.broker.group_positions(APPLICATION, "in", Duration::ZERO).expect("positions");
-        positions
+        let positions = |topic| self.broker.group_positions(APPLICATION, topic, Duration::ZERO).expect("positions");
+        let is_read = positions("in")
             .iter()
-            .all(|(_, committed, range)| committed.as_ref().map(|committed| committed.offset) == Some(range.high_watermark))
+            .all(|(_, committed, range)| committed.as_ref().map(|committed| committed.offset) == Some(range.high_watermark));
+        if !is_read || !self.monitor.scopes.global {
+            return is_read;
+        }
+        // Behind the last pane there is a marker, which nobody reads as a record.
+        let mut ends = BTreeMap::new();
+        let read = self.broker.read_topic(REPARTITION, Duration::ZERO, &mut |at, record| {
+            ends.insert(at.clone(), record.offset.next());
+            ControlFlow::Continue(())
+        });
+        read.expect("panes");
+        positions(REPARTITION).iter().all(|(partition, committed, range)| {
+            let committed = committed.as_ref().map(|committed| committed.offset);
+            range.last_stable == range.high_watermark && ends.get(partition).is_none_or(|end| committed >= Some(*end))
+        })
     }
 
     /// Stops a thread as a signal does.

@@ -5,68 +5,145 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use leeway::broker::Broker;
+use leeway::state::store::TaskRange;
 use leeway::task::progress::{Progress, checkpoint_key};
 use leeway_topology::event::DriftEvent;
 use leeway_topology::ids::{Offset, Partition, Timestamp};
-use leeway_topology::processor::{Disposition, Processor};
+use leeway_topology::processor::Disposition;
 use leeway_topology::record::InputRecord;
+use leeway_topology::repartition::{Content, ShippedPane};
 use leeway_topology::state::progress_key;
 use leeway_topology::test_driver::TestDriver;
 
-use crate::disk::Entries;
+use crate::disk::{self, Entries};
 use crate::history::{History, State};
-use crate::world::{APPLICATION, World};
+use crate::world::{APPLICATION, REPARTITION, World};
 
 /// The epoch of what was there before the run: not the dataflow's.
 pub(crate) const EPOCH_BEFORE: u64 = 0;
 
-/// What one partition was sent, in order: value and timestamp.
-type Sent = Vec<(Option<Vec<u8>>, Timestamp)>;
-
-/// An input partition: what was sent to it, and where the application began to read it.
-#[derive(Default)]
-pub(crate) struct Input {
-    pub(crate) sent: Sent,
-    pub(crate) begin: usize,
+/// A record of a log.
+struct Sent {
+    offset: i64,
+    key: Option<Vec<u8>>,
+    value: Option<Vec<u8>>,
+    timestamp: Timestamp,
 }
 
-/// What all of this does, without a broker.
+/// What a task reads: a partition of the input, or of the repartition topic; and where the application began to read it.
+#[derive(Default)]
+pub(crate) struct Log {
+    sent: Vec<Sent>,
+    pub(crate) begin: i64,
+    /// The next offset, markers counted.
+    end: i64,
+}
+
+impl Log {
+    /// One more record of the input.
+    pub(crate) fn push(&mut self, value: Option<Vec<u8>>, timestamp: Timestamp) {
+        self.sent.push(Sent {
+            offset: self.end,
+            key: None,
+            value,
+            timestamp,
+        });
+        self.end += 1;
+    }
+
+    /// Records.
+    pub(crate) fn len(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// The records that the application had to process before offset `end`.
+    fn records(&self, end: i64) -> impl Iterator<Item = InputRecord<'_>> {
+        let own = self.sent.iter().filter(move |sent| (self.begin..end).contains(&sent.offset));
+        own.map(|sent| InputRecord {
+            offset: Offset(sent.offset),
+            timestamp: Some(sent.timestamp),
+            value: sent.value.as_deref(),
+            key: sent.key.as_deref(),
+        })
+    }
+}
+
+/// What the tasks of the input do, without a broker.
 fn driver(world: &World) -> TestDriver {
     TestDriver::new(APPLICATION, [(*world.monitor).clone()], (*world.references).clone())
 }
 
-impl Input {
-    /// The records that the application had to process before offset `end`.
-    fn records(&self, end: usize) -> impl Iterator<Item = InputRecord<'_>> {
-        (0..)
-            .zip(&self.sent[..end])
-            .skip(self.begin)
-            .map(|(offset, (value, timestamp))| InputRecord {
-                offset: Offset(offset),
-                timestamp: Some(*timestamp),
-                value: value.as_deref(),
-            })
-    }
+/// What the tasks of the repartition topic do.
+fn global_driver(world: &World) -> TestDriver {
+    TestDriver::global(APPLICATION, [(*world.monitor).clone()], (*world.references).clone())
 }
 
-/// The topic holds, per partition and feature, exactly the bytes that the dataflow gives without a broker, in their order.
-pub(crate) fn events(world: &World, inputs: &[Input]) -> Result<(), String> {
-    let mut expected: BTreeMap<(i32, String), Vec<Vec<u8>>> = BTreeMap::new();
+/// The repartition topic, partition by partition. For each input partition it holds exactly the panes that the dataflow gives without a broker, in
+/// their order.
+pub(crate) fn panes(world: &World, inputs: &[Log]) -> Result<Vec<Log>, String> {
+    let mut logs: Vec<Log> = Vec::new();
+    if !world.monitor.scopes.global {
+        return Ok(logs);
+    }
+    logs.extend(inputs.iter().map(|_| Log::default()));
+    let read = world.broker.read_topic(REPARTITION, Duration::ZERO, &mut |at, record| {
+        logs[at.partition.0 as usize].sent.push(Sent {
+            offset: record.offset.0,
+            key: record.key.map(<[u8]>::to_vec),
+            value: record.value.map(<[u8]>::to_vec),
+            timestamp: record.timestamp.expect("a timestamp"),
+        });
+        ControlFlow::Continue(())
+    });
+    read.map_err(|error| error.to_string())?;
+    let positions = world.broker.group_positions(APPLICATION, REPARTITION, Duration::ZERO);
+    for (partition, _, range) in positions.map_err(|error| error.to_string())? {
+        logs[partition.partition.0 as usize].end = range.high_watermark.0;
+    }
+    let mut found: BTreeMap<Partition, Vec<ShippedPane>> = BTreeMap::new();
+    for sent in logs.iter().flat_map(|log| &log.sent) {
+        let pane = ShippedPane::read(sent.key.as_deref().unwrap_or_default(), sent.value.as_deref().unwrap_or_default());
+        let pane = pane.map_err(|error| error.to_string())?;
+        let Content::Count(content) = &pane.content;
+        found.entry(content.partition).or_default().push(pane);
+    }
     let mut driver = driver(world);
-    for (partition, input) in (0..).zip(inputs) {
-        let output = driver
-            .pipe(Partition(partition), input.records(input.sent.len()))
-            .map_err(|error| error.to_string())?;
-        for event in output.events {
-            expected.entry((partition, event.feature.to_string())).or_default().push(event.to_json());
+    for (partition, input) in (0..).map(Partition).zip(inputs) {
+        let expected = driver.pipe(partition, input.records(input.end)).map_err(|error| error.to_string())?.panes;
+        let found = found.remove(&partition).unwrap_or_default();
+        if expected != found {
+            return Err(format!(
+                "panes of partition {partition}: {} of {}, or others",
+                found.len(),
+                expected.len()
+            ));
         }
     }
-    let mut found: BTreeMap<(i32, String), Vec<Vec<u8>>> = BTreeMap::new();
+    Ok(logs)
+}
+
+/// The topic holds, per partition (or for the whole topic) and feature, exactly the bytes that the dataflow gives without a broker, in their order.
+pub(crate) fn events(world: &World, inputs: &[Log], panes: &[Log]) -> Result<(), String> {
+    let mut expected: BTreeMap<(Option<Partition>, String), Vec<Vec<u8>>> = BTreeMap::new();
+    for (mut driver, logs) in [(driver(world), inputs), (global_driver(world), panes)] {
+        for (partition, log) in (0..).map(Partition).zip(logs) {
+            let output = driver.pipe(partition, log.records(log.end)).map_err(|error| error.to_string())?;
+            for event in output.events {
+                expected
+                    .entry((event.partition, event.feature.to_string()))
+                    .or_default()
+                    .push(event.to_json());
+            }
+        }
+    }
+    let mut found: BTreeMap<(Option<Partition>, String), Vec<Vec<u8>>> = BTreeMap::new();
     let read = world.broker.read_topic("drift-events", Duration::ZERO, &mut |_, record| {
         let value = record.value.unwrap_or_default();
         let event = DriftEvent::from_json(value).expect("an event");
-        let partition = event.partition.expect("a partition").0;
-        found.entry((partition, event.feature.to_string())).or_default().push(value.to_vec());
+        found
+            .entry((event.partition, event.feature.to_string()))
+            .or_default()
+            .push(value.to_vec());
         ControlFlow::Continue(())
     });
     read.map_err(|error| error.to_string())?;
@@ -94,12 +171,12 @@ pub(crate) fn events(world: &World, inputs: &[Input]) -> Result<(), String> {
 }
 
 /// Each invalid record is there once, and nothing else.
-pub(crate) fn dead_letters(world: &World, inputs: &[Input]) -> Result<(), String> {
+pub(crate) fn dead_letters(world: &World, inputs: &[Log]) -> Result<(), String> {
     let mut expected = BTreeSet::new();
     let mut driver = driver(world);
     for (partition, input) in (0..).zip(inputs) {
         let output = driver
-            .pipe(Partition(partition), input.records(input.sent.len()))
+            .pipe(Partition(partition), input.records(input.end))
             .map_err(|error| error.to_string())?;
         let rejected = (input.begin..)
             .zip(&output.dispositions)
@@ -130,7 +207,7 @@ pub(crate) fn dead_letters(world: &World, inputs: &[Input]) -> Result<(), String
 }
 
 /// A task's keys, from a store or a changelog, are those of the dataflow at the position that they name, and its counts add up to it.
-pub(crate) fn state(world: &World, partition: usize, input: &Input, state: &State) -> Result<(), String> {
+pub(crate) fn state(world: &World, task: &TaskRange, log: &Log, state: &State) -> Result<(), String> {
     let mut state = state.clone();
     let Some(bytes) = state.remove(&progress_key()) else {
         return if state.is_empty() {
@@ -143,12 +220,14 @@ pub(crate) fn state(world: &World, partition: usize, input: &Input, state: &Stat
     if progress.epoch == EPOCH_BEFORE {
         return Ok(());
     }
-    let end = progress.next_offset.0 as usize;
-    if end < input.begin || end > input.sent.len() {
-        return Err(format!("{progress:?} is beyond the input, {} to {}", input.begin, input.sent.len()));
+    let end = progress.next_offset.0;
+    if end < log.begin || end > log.end {
+        return Err(format!("{progress:?} is beyond the log, {} to {}", log.begin, log.end));
     }
-    let (mut driver, id) = (driver(world), Partition(partition as i32));
-    driver.pipe(id, input.records(end)).map_err(|error| error.to_string())?;
+    let is_global = *task == disk::global_task(task.partition.0 as usize);
+    let mut driver = if is_global { global_driver(world) } else { driver(world) };
+    let id = task.partition;
+    driver.pipe(id, log.records(end)).map_err(|error| error.to_string())?;
     driver.commit();
     let right: State = driver
         .store(id)
@@ -156,7 +235,7 @@ pub(crate) fn state(world: &World, partition: usize, input: &Input, state: &Stat
         .iter()
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    if state != right && !(state.is_empty() && end == input.begin) {
+    if state != right && !(state.is_empty() && end == log.begin) {
         let keys = right.keys().chain(state.keys());
         let differing: BTreeSet<_> = keys.filter(|key| right.get(*key) != state.get(*key)).collect();
         return Err(format!("at {progress:?} these keys differ from what the dataflow says: {differing:?}"));
@@ -173,7 +252,7 @@ pub(crate) fn state(world: &World, partition: usize, input: &Input, state: &Stat
 }
 
 /// A store is what its changelog was at the store's own progress, and what the dataflow says; but for keys that were `lost` on purpose.
-pub(crate) fn store(world: &World, partition: usize, input: &Input, history: &History, entries: Entries, lost: Entries) -> Result<(), String> {
+pub(crate) fn store(world: &World, task: &TaskRange, log: &Log, history: &History, entries: Entries, lost: Entries) -> Result<(), String> {
     let mut stored: State = entries.into_iter().collect();
     stored.remove(&checkpoint_key());
     if let Some(progress) = stored.get(&progress_key()).cloned() {
@@ -194,5 +273,5 @@ pub(crate) fn store(world: &World, partition: usize, input: &Input, history: &Hi
             ));
         }
     }
-    state(world, partition, input, &stored)
+    state(world, task, log, &stored)
 }

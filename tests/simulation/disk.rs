@@ -36,24 +36,32 @@ pub(crate) struct Disk {
 /// A key that a disk lost while nobody looked.
 #[derive(Clone)]
 pub(crate) struct Damage {
-    partition: usize,
+    task: TaskRange,
     key: Vec<u8>,
     value: Vec<u8>,
     /// The task's entries without it.
     after: Entries,
 }
 
-/// The key range of a partition's task.
-pub(crate) fn range(partition: usize) -> TaskRange {
+/// The task of an input partition.
+pub(crate) fn windows_task(partition: usize) -> TaskRange {
     TaskRange {
         store: "windows-in".into(),
         partition: Partition(partition as i32),
     }
 }
 
-/// Keys and values of a partition's task. Nobody may hold its lease.
-pub(crate) fn entries(store: &StateStore, partition: usize) -> Result<Entries, String> {
-    let lease = store.lease(range(partition)).ok_or("somebody holds the lease")?;
+/// The task of a partition of the repartition topic.
+pub(crate) fn global_task(partition: usize) -> TaskRange {
+    TaskRange {
+        store: "global-in".into(),
+        ..windows_task(partition)
+    }
+}
+
+/// Keys and values of a task. Nobody may hold its lease.
+pub(crate) fn entries(store: &StateStore, task: &TaskRange) -> Result<Entries, String> {
+    let lease = store.lease(task.clone()).ok_or("somebody holds the lease")?;
     let mut entries = Entries::new();
     let scan = lease.for_each(|key, value| {
         entries.push((key.to_vec(), value.to_vec()));
@@ -63,9 +71,9 @@ pub(crate) fn entries(store: &StateStore, partition: usize) -> Result<Entries, S
     Ok(entries)
 }
 
-/// Sets keys of a partition's task; `None` removes one.
-pub(crate) fn set<'a>(store: &StateStore, partition: usize, values: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>) {
-    let lease = store.lease(range(partition)).expect("nobody holds the lease");
+/// Sets keys of a task; `None` removes one.
+pub(crate) fn set<'a>(store: &StateStore, task: &TaskRange, values: impl IntoIterator<Item = (&'a [u8], Option<&'a [u8]>)>) {
+    let lease = store.lease(task.clone()).expect("nobody holds the lease");
     let mut batch = Batch::new();
     for (key, value) in values {
         batch.put(&lease, key, value);
@@ -107,17 +115,13 @@ impl Disk {
     }
 
     /// A backup of it as it is now.
-    pub(crate) fn copy(&self, partitions: usize) -> Self {
+    pub(crate) fn copy(&self, tasks: &[TaskRange]) -> Self {
         let kind = if self.folder.is_some() { Kind::RocksDb } else { Kind::Memory };
         let copy = Self::new(self.name.clone(), kind);
         let store = &copy.store;
-        for partition in 0..partitions {
-            let entries = entries(&self.store, partition).expect("readable");
-            set(
-                store,
-                partition,
-                entries.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice()))),
-            );
+        for task in tasks {
+            let entries = entries(&self.store, task).expect("readable");
+            set(store, task, entries.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice()))));
         }
         Self {
             life: self.life,
@@ -126,17 +130,17 @@ impl Disk {
         }
     }
 
-    /// Loses the `number`th key of a partition's task, if it has any.
-    pub(crate) fn lose_key(&mut self, partition: usize, number: usize) -> bool {
-        let entries = entries(&self.store, partition).expect("readable");
+    /// Loses the `number`th key of a task, if it has any.
+    pub(crate) fn lose_key(&mut self, task: &TaskRange, number: usize) -> bool {
+        let entries = entries(&self.store, task).expect("readable");
         if entries.is_empty() {
             return false;
         }
         let mut after = entries.clone();
         let (key, value) = after.remove(number % entries.len());
-        set(&self.store, partition, [(key.as_slice(), None)]);
+        set(&self.store, task, [(key.as_slice(), None)]);
         self.damage.push(Damage {
-            partition,
+            task: task.clone(),
             key,
             value,
             after,
@@ -144,13 +148,13 @@ impl Disk {
         true
     }
 
-    /// What a partition's task would hold, had nothing been lost since a task was run from here; and what it may lack besides, since a copy that
+    /// What a task would hold, had nothing been lost since a task was run from here; and what it may lack besides, since a copy that
     /// lost a key is followed further, and looked at only when a task takes it over.
-    pub(crate) fn undamaged(&self, partition: usize) -> Result<(Entries, Entries), String> {
-        let mut entries = entries(&self.store, partition)?;
+    pub(crate) fn undamaged(&self, task: &TaskRange) -> Result<(Entries, Entries), String> {
+        let mut entries = entries(&self.store, task)?;
         let mut lost = Entries::new();
         // The last one first, since each was recorded as the ones before had left it.
-        for damage in self.damage.iter().rev().filter(|damage| damage.partition == partition) {
+        for damage in self.damage.iter().rev().filter(|damage| damage.task == *task) {
             let entry = (damage.key.clone(), damage.value.clone());
             if entries == damage.after {
                 entries.push(entry);

@@ -10,21 +10,23 @@ use leeway::broker::memory::{CommitStep, RebalanceProtocol};
 use leeway::broker::{Broker, CommittedOffset, NewTopic, OutRecord, PlainProducer, TopicPartition};
 use leeway::epoch::EpochTag;
 use leeway::standby::StandbyThread;
+use leeway::state::store::TaskRange;
 use leeway::stream_thread::{Step, StreamThread, ThreadError};
 use leeway::task::progress::{Checkpoint, Progress, checkpoint_key};
 use leeway::telemetry::metrics::Metrics;
 use leeway_topology::ids::{Offset, Partition, Timestamp};
+use leeway_topology::processor::Scopes;
 use leeway_topology::state::{pane_key, progress_key};
 use leeway_topology::window::Window;
 use leeway_topology::window::time::TimeWindow;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng};
 
-use crate::check::{self, EPOCH_BEFORE, Input};
+use crate::check::{self, EPOCH_BEFORE, Log};
 use crate::coverage::Coverage;
 use crate::disk::{self, Disk, Entries, Kind};
 use crate::faults::{Faults, Interruption, THREADS_MAX};
-use crate::history::{CHANGELOG, History};
+use crate::history::{CHANGELOG, GLOBAL_CHANGELOG, History};
 use crate::mid_step::{self, Begun, Killed, Outcome};
 use crate::process::{Fate, Process, Seat};
 use crate::world::{APPLICATION, SESSION_TIMEOUT, World};
@@ -53,7 +55,7 @@ const ROCKSDB_IN_RUNS: u32 = 25;
 /// What a task's part of a disk was when its process was gone. Judged at the end, when all that was decided can be read.
 struct Inspection {
     disk: String,
-    partition: usize,
+    task: TaskRange,
     entries: Entries,
     /// What a copy may lack.
     lost: Entries,
@@ -69,11 +71,12 @@ struct Simulation<'a> {
     backups: Vec<Disk>,
     processes_made: u32,
     kind: Kind,
-    inputs: Vec<Input>,
-    histories: Vec<History>,
+    inputs: Vec<Log>,
+    /// Every task's changelog.
+    histories: BTreeMap<TaskRange, History>,
     inspections: Vec<Inspection>,
-    /// What was there when an idle task was looked at last, by disk and partition.
-    seen_idle: BTreeMap<(String, usize), Entries>,
+    /// What was there when an idle task was looked at last, by disk and task.
+    seen_idle: BTreeMap<(String, TaskRange), Entries>,
     /// Whether the group's offsets say something that the changelogs do not.
     adopted: bool,
     metrics: Arc<Metrics>,
@@ -114,9 +117,31 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         world.monitor = Arc::new(monitor);
     } else {
         coverage.count("count windows");
+        let scopes = match random.random_range(0..4) {
+            0 => Scopes {
+                partition: false,
+                global: true,
+            },
+            1 => Scopes {
+                partition: true,
+                global: true,
+            },
+            _ => Scopes::default(),
+        };
+        if scopes.global {
+            coverage.count("scope global");
+        }
+        let mut monitor = (*world.monitor).clone();
+        monitor.scopes = scopes;
+        world.monitor = Arc::new(monitor);
     }
-    let changelog = NewTopic {
-        name: CHANGELOG.into(),
+    let is_global = world.monitor.scopes.global;
+    let mut tasks: Vec<_> = (0..partitions as usize).map(disk::windows_task).collect();
+    if is_global {
+        tasks.extend((0..partitions as usize).map(disk::global_task));
+    }
+    let changelog = |name: &str| NewTopic {
+        name: name.into(),
         partitions,
         replication_factor: None,
         config: BTreeMap::from([
@@ -124,7 +149,9 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
             ("delete.retention.ms".to_owned(), DELETE_RETENTION.as_millis().to_string()),
         ]),
     };
-    world.broker.create_topic(&changelog, Duration::ZERO).expect("a topic");
+    for name in [CHANGELOG, GLOBAL_CHANGELOG].into_iter().take(1 + usize::from(is_global)) {
+        world.broker.create_topic(&changelog(name), Duration::ZERO).expect("a topic");
+    }
     let faults = Arc::new(Mutex::new(Faults::new(random.random())));
     let decide = faults.clone();
     world
@@ -138,8 +165,8 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         backups: Vec::new(),
         processes_made: 0,
         kind,
-        inputs: (0..partitions).map(|_| Input::default()).collect(),
-        histories: (0..partitions).map(|_| History::default()).collect(),
+        inputs: (0..partitions).map(|_| Log::default()).collect(),
+        histories: tasks.into_iter().map(|task| (task, History::default())).collect(),
         inspections: Vec::new(),
         seen_idle: BTreeMap::new(),
         adopted: false,
@@ -162,9 +189,9 @@ impl Simulation<'_> {
                 self.coverage.count("offset of another consumer adopted");
                 for partition in 0..self.inputs.len() {
                     self.produce(partition);
-                    let sent = self.inputs[partition].sent.len();
+                    let sent = self.inputs[partition].len();
                     let begin = self.random.random_range(1..=sent);
-                    self.inputs[partition].begin = begin;
+                    self.inputs[partition].begin = begin as i64;
                     self.set_offset(partition, begin as i64, "");
                 }
             }
@@ -207,7 +234,7 @@ impl Simulation<'_> {
             let values = [(key.clone(), b"before".to_vec()), (progress_key(), first.clone()), checkpoint];
             disk::set(
                 &disk.store,
-                partition,
+                &disk::windows_task(partition),
                 values.iter().map(|(key, value)| (key.as_slice(), Some(value.as_slice()))),
             );
         }
@@ -292,6 +319,9 @@ impl Simulation<'_> {
             self.coverage.count("changelog compacted");
             History::follow(&mut self.histories, &self.world);
             self.world.broker.compact(CHANGELOG).expect("compacted");
+            if self.world.monitor.scopes.global {
+                self.world.broker.compact(GLOBAL_CHANGELOG).expect("compacted");
+            }
         }
         if self.draws(1) {
             self.crash_all()?;
@@ -334,9 +364,9 @@ impl Simulation<'_> {
                 _ => Some(format!("{{\"x\": {}}}", self.random.random_range(0..1000)).into_bytes()),
             };
             // Times go on by some seconds a record, out of order by minutes.
-            let sent = self.inputs[partition].sent.len() as i64;
+            let sent = self.inputs[partition].len() as i64;
             let timestamp = Timestamp(1_700_000_000_000 + sent * 5000 + self.random.random_range(0..400_000));
-            self.inputs[partition].sent.push((value.clone(), timestamp));
+            self.inputs[partition].push(value.clone(), timestamp);
             self.send("in", partition, Some(b"k".to_vec()), value, Some(timestamp));
         }
     }
@@ -436,16 +466,16 @@ impl Simulation<'_> {
     fn inspect_idle(&mut self) {
         for process in &self.processes {
             let disk = &process.disk;
-            for partition in 0..self.inputs.len() {
+            for task in self.histories.keys() {
                 // Who has the lease is in the middle of something.
-                let Ok((entries, lost)) = disk.undamaged(partition) else { continue };
-                let last = self.seen_idle.entry((disk.name.clone(), partition)).or_default();
+                let Ok((entries, lost)) = disk.undamaged(task) else { continue };
+                let last = self.seen_idle.entry((disk.name.clone(), task.clone())).or_default();
                 if *last != entries {
                     last.clone_from(&entries);
                     self.coverage.count("idle task of a live process looked at");
                     self.inspections.push(Inspection {
                         disk: disk.name.clone(),
-                        partition,
+                        task: task.clone(),
                         entries,
                         lost,
                     });
@@ -458,12 +488,12 @@ impl Simulation<'_> {
     fn leave(&mut self, mut disk: Disk) -> Result<(), String> {
         disk.life += 1;
         disk.recover();
-        let partitions = self.inputs.len();
-        for partition in 0..partitions {
-            let (entries, lost) = disk.undamaged(partition)?;
+        let tasks: Vec<_> = self.histories.keys().cloned().collect();
+        for task in &tasks {
+            let (entries, lost) = disk.undamaged(task)?;
             self.inspections.push(Inspection {
                 disk: disk.name.clone(),
-                partition,
+                task: task.clone(),
                 entries,
                 lost,
             });
@@ -473,10 +503,10 @@ impl Simulation<'_> {
                 self.coverage.count("disk lost");
                 return Ok(());
             }
-            12..30 => self.backups.push(disk.copy(partitions)),
+            12..30 => self.backups.push(disk.copy(&tasks)),
             30..36 => {
-                let partition = self.random.random_range(0..partitions);
-                if disk.lose_key(partition, self.random.random_range(0..100)) {
+                let task = &tasks[self.random.random_range(0..tasks.len())];
+                if disk.lose_key(task, self.random.random_range(0..100)) {
                     self.coverage.count("key of the disk lost");
                 }
             }
@@ -594,20 +624,23 @@ impl Simulation<'_> {
             self.leave(process.disk)?;
         }
         History::follow(&mut self.histories, &self.world);
-        check::events(&self.world, &self.inputs)?;
+        let panes = check::panes(&self.world, &self.inputs)?;
+        check::events(&self.world, &self.inputs, &panes)?;
         check::dead_letters(&self.world, &self.inputs)?;
-        for (partition, (input, history)) in self.inputs.iter().zip(&self.histories).enumerate() {
-            check::state(&self.world, partition, input, history.last()).map_err(|fault| format!("changelog of partition {partition}: {fault}"))?;
+        let logs: BTreeMap<_, _> = (self
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(partition, log)| (disk::windows_task(partition), log)))
+        .chain(panes.iter().enumerate().map(|(partition, log)| (disk::global_task(partition), log)))
+        .collect();
+        for (task, history) in &self.histories {
+            check::state(&self.world, task, logs[task], history.last()).map_err(|fault| format!("changelog of {task}: {fault}"))?;
         }
         for inspection in self.inspections.drain(..) {
-            let Inspection {
-                disk,
-                partition,
-                entries,
-                lost,
-            } = inspection;
-            check::store(&self.world, partition, &self.inputs[partition], &self.histories[partition], entries, lost)
-                .map_err(|fault| format!("store of {disk}, partition {partition}: {fault}"))?;
+            let Inspection { disk, task, entries, lost } = inspection;
+            check::store(&self.world, &task, logs[&task], &self.histories[&task], entries, lost)
+                .map_err(|fault| format!("store of {disk}, {task}: {fault}"))?;
         }
         Ok(())
     }

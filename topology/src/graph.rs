@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! source --> decode --> one processor per monitor --> events
-//!               \--> dead letters      \-- store, with its changelog
+//!               \--> dead letters      |\-- store, with its changelog
+//!                                      \--> repartition topic --> one processor per monitor of scope global --> events
 //! ```
 //!
-//! One input topic is one sub-topology, so a task is named `<sub-topology>_<partition>`. The graph shows what is computed from what; that
+//! One input topic is one sub-topology, and so is each repartition topic, after all inputs; a task is named `<sub-topology>_<partition>`. The graph shows what is computed from what; that
 //! [`crate::processor::DriftProcessor`] runs all processors of a sub-topology in one pass is not its business.
 
 use std::fmt;
@@ -18,6 +19,18 @@ use crate::processor::Monitor;
 #[must_use]
 pub fn store_name(topic: &str) -> String {
     format!("windows-{topic}")
+}
+
+/// The topic that the panes of an input topic go through, to the windows of the whole topic.
+#[must_use]
+pub fn repartition_topic(application_id: &str, topic: &str) -> String {
+    format!("{application_id}-panes-{topic}-repartition")
+}
+
+/// The store of the windows of a whole topic.
+#[must_use]
+pub fn global_store_name(topic: &str) -> String {
+    format!("global-{topic}")
 }
 
 /// The topic that a store's changes are logged to.
@@ -96,18 +109,22 @@ impl Topology {
                 topics.push(&monitor.topic);
             }
         }
-        let subtopologies = topics
-            .into_iter()
+        let of_topic = |topic: &str| -> Vec<&Monitor> {
+            let own = monitors.iter().filter(|monitor| *monitor.topic == *topic);
+            own.map(|monitor| &**monitor).collect()
+        };
+        let is_global = |monitor: &&Monitor| monitor.scopes.global;
+        let mut subtopologies: Vec<_> = topics
+            .iter()
             .enumerate()
-            .map(|(id, topic)| {
-                let monitors: Vec<_> = monitors
-                    .iter()
-                    .filter(|monitor| *monitor.topic == *topic)
-                    .map(|monitor| &**monitor)
-                    .collect();
-                Subtopology::new(id, application_id, topic, &monitors)
-            })
+            .map(|(id, topic)| Subtopology::new(id, application_id, topic, &of_topic(topic)))
             .collect();
+        for topic in topics {
+            let watched: Vec<_> = of_topic(topic).into_iter().filter(is_global).collect();
+            if !watched.is_empty() {
+                subtopologies.push(Subtopology::global(subtopologies.len(), application_id, topic, &watched));
+            }
+        }
         Self { subtopologies }
     }
 
@@ -165,59 +182,99 @@ impl Topology {
 
 impl Subtopology {
     fn new(id: usize, application_id: &str, topic: &str, monitors: &[&Monitor]) -> Self {
-        let store = Store {
-            name: store_name(topic),
-            changelog_topic: changelog_topic(application_id, &store_name(topic)),
-        };
-        let mut nodes: Vec<Node> = Vec::new();
-        let mut add = |name: &str, kind, predecessors: &[&str]| {
-            if !nodes.iter().any(|node| node.name == name) {
-                nodes.push(Node {
-                    name: name.to_owned(),
-                    kind,
-                    successors: Vec::new(),
-                    predecessors: Vec::new(),
-                });
-            }
-            for predecessor in predecessors {
-                let Some(from) = nodes.iter().position(|node| node.name == *predecessor) else {
-                    continue;
-                };
-                nodes[from].successors.push(name.to_owned());
-                let Some(to) = nodes.iter_mut().find(|node| node.name == name) else {
-                    continue;
-                };
-                to.predecessors.push((*predecessor).to_owned());
-            }
-        };
-        let source = format!("source-{topic}");
-        let decode = format!("decode-{topic}");
+        let mut nodes = Nodes::default();
+        let (source, decode) = (format!("source-{topic}"), format!("decode-{topic}"));
+        let store = Store::new(application_id, store_name(topic));
+        nodes.add(&source, NodeKind::Source { topic: topic.to_owned() }, &[]);
+        nodes.add(&decode, NodeKind::Processor { stores: Vec::new() }, &[&source]);
         let processor = |monitor: &Monitor| format!("drift-{}", monitor.name);
-        let sink = |topic: &str| format!("sink-{id}-{topic}");
-        add(&source, NodeKind::Source { topic: topic.to_owned() }, &[]);
-        add(&decode, NodeKind::Processor { stores: Vec::new() }, &[&source]);
         for monitor in monitors {
-            add(
-                &processor(monitor),
-                NodeKind::Processor {
-                    stores: vec![store.name.clone()],
-                },
-                &[&decode],
-            );
+            nodes.add(&processor(monitor), store.used(), &[&decode]);
         }
-        for monitor in monitors {
-            let topic = &*monitor.events_topic;
-            add(&sink(topic), NodeKind::Sink { topic: topic.to_owned() }, &[&processor(monitor)]);
+        for monitor in monitors.iter().filter(|monitor| monitor.scopes.partition) {
+            nodes.sink(id, &monitor.events_topic, &processor(monitor));
+        }
+        for monitor in monitors.iter().filter(|monitor| monitor.scopes.global) {
+            nodes.sink(id, &repartition_topic(application_id, topic), &processor(monitor));
         }
         if let Some(monitor) = monitors.first() {
-            let topic = &*monitor.dead_letter_topic;
-            add(&sink(topic), NodeKind::Sink { topic: topic.to_owned() }, &[&decode]);
+            nodes.sink(id, &monitor.dead_letter_topic, &decode);
         }
         Self {
             id,
-            nodes,
+            nodes: nodes.0,
             stores: vec![store],
         }
+    }
+
+    /// Of the monitors that watch the whole of an input topic.
+    fn global(id: usize, application_id: &str, topic: &str, monitors: &[&Monitor]) -> Self {
+        let mut nodes = Nodes::default();
+        let panes = repartition_topic(application_id, topic);
+        let source = format!("source-{panes}");
+        let store = Store::new(application_id, global_store_name(topic));
+        nodes.add(&source, NodeKind::Source { topic: panes }, &[]);
+        let processor = |monitor: &Monitor| format!("global-drift-{}", monitor.name);
+        for monitor in monitors {
+            nodes.add(&processor(monitor), store.used(), &[&source]);
+        }
+        for monitor in monitors {
+            nodes.sink(id, &monitor.events_topic, &processor(monitor));
+        }
+        Self {
+            id,
+            nodes: nodes.0,
+            stores: vec![store],
+        }
+    }
+}
+
+impl Store {
+    fn new(application_id: &str, name: String) -> Self {
+        Self {
+            changelog_topic: changelog_topic(application_id, &name),
+            name,
+        }
+    }
+
+    /// A processor that uses it.
+    fn used(&self) -> NodeKind {
+        NodeKind::Processor {
+            stores: vec![self.name.clone()],
+        }
+    }
+}
+
+/// The nodes of a sub-topology while it is made.
+#[derive(Default)]
+struct Nodes(Vec<Node>);
+
+impl Nodes {
+    /// Adds a node, if there is none of this name, and its edges.
+    fn add(&mut self, name: &str, kind: NodeKind, predecessors: &[&str]) {
+        if !self.0.iter().any(|node| node.name == name) {
+            self.0.push(Node {
+                name: name.to_owned(),
+                kind,
+                successors: Vec::new(),
+                predecessors: Vec::new(),
+            });
+        }
+        for predecessor in predecessors {
+            let Some(from) = self.0.iter_mut().find(|node| node.name == *predecessor) else {
+                continue;
+            };
+            from.successors.push(name.to_owned());
+            let Some(to) = self.0.iter_mut().find(|node| node.name == name) else {
+                continue;
+            };
+            to.predecessors.push((*predecessor).to_owned());
+        }
+    }
+
+    fn sink(&mut self, id: usize, topic: &str, predecessor: &str) {
+        let name = format!("sink-{id}-{topic}");
+        self.add(&name, NodeKind::Sink { topic: topic.to_owned() }, &[predecessor]);
     }
 }
 

@@ -179,6 +179,12 @@ impl Histogram {
         &self.counts[place.start..place.start + place.bins]
     }
 
+    /// All counters: those of the first feature's bins, then below and above, then the next feature's.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u32] {
+        &self.counts
+    }
+
     /// Records whose value lay below, and above, the reference's range.
     #[must_use]
     pub fn sides(&self, layout: &Layout, feature: usize) -> (u64, u64) {

@@ -23,6 +23,7 @@ pub mod processor;
 pub mod psi;
 pub mod record;
 pub mod reference;
+pub mod repartition;
 pub mod significance;
 pub mod state;
 pub mod test_driver;

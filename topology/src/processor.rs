@@ -1,23 +1,30 @@
 //! The processor of one task: records in, a step out.
 //!
-//! [`DriftProcessor`] keeps all monitors of one input topic for one partition. Between two calls of [`Processor::flush`] it changes memory only;
+//! [`DriftProcessor`] keeps all monitors of one input topic for one partition, [`GlobalProcessor`] the windows of whole topics that come to one
+//! partition of the repartition topic. Between two calls of [`Processor::flush`] it changes memory only;
 //! `flush` gives the changed keys with whole values. It never performs input or output and never looks at a clock.
 
 mod drift_processor;
+mod global_processor;
 mod missing;
 mod monitor;
 mod monitored_window;
 mod references;
 
 pub use drift_processor::DriftProcessor;
-pub use monitor::{InvalidMonitor, Monitor};
+pub use global_processor::GlobalProcessor;
+pub use monitor::{InvalidMonitor, Monitor, Scopes};
 pub use monitored_window::{Irregular, MonitoredWindow, Windowing};
-pub use references::{PublishedReferences, References};
+pub use references::{Publication, PublishedReferences, References};
+
+use std::sync::Arc;
 
 use crate::event::DriftEvent;
 use crate::ids::{RecordNumber, Timestamp};
-use crate::record::{InputRecord, Rejected};
-use crate::state::Put;
+use crate::record::{InputRecord, Missing, Rejected};
+use crate::reference::ReferenceError;
+use crate::repartition::ShippedPane;
+use crate::state::{Put, StateError};
 
 /// What became of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,15 +38,36 @@ pub enum Disposition {
     Tombstone,
     /// Not valid: a dead letter.
     Rejected(Rejected),
+    /// A pane of a monitor that is not configured: skipped.
+    Foreign,
+    /// Not taken yet: it was measured by a reference that is not known here so far. Give it again when it is.
+    Waiting {
+        /// Whose reference.
+        monitor: Arc<str>,
+        /// Which.
+        version: Arc<str>,
+    },
+}
+
+/// What is to be written beside the state.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Outputs {
+    /// Drift events, in their order.
+    pub events: Vec<DriftEvent>,
+    /// Panes for the windows of the whole topic, in their order.
+    pub panes: Vec<ShippedPane>,
 }
 
 /// A sub-topology's processor for one partition.
-pub trait Processor {
+pub trait Processor: Send {
     /// Takes the next record of the partition, in offset order.
     fn process(&mut self, record: &InputRecord<'_>) -> Disposition;
 
-    /// Makes the checks that are due after the last record and appends their events. Apart from `process` so that the runtime can time it.
-    fn check(&mut self, events: &mut Vec<DriftEvent>);
+    /// Makes the checks that are due after the last record and appends what they give. Apart from `process` so that the runtime can time it.
+    fn check(&mut self, out: &mut Outputs);
+
+    /// What [`References::current`] says has changed: monitors take it over after their next check. Gives the references that cannot be, and why.
+    fn offer_references(&mut self, references: &dyn References) -> Vec<(Arc<str>, ReferenceError)>;
 
     /// Appends every key that changed since the last flush, with its whole value.
     fn flush(&mut self, puts: &mut Vec<Put>);
@@ -49,6 +77,21 @@ pub trait Processor {
 
     /// The largest event time seen, if any record had one.
     fn stream_time(&self) -> Option<Timestamp>;
+
+    /// Its windows, for queries.
+    fn windows(&self) -> Vec<&MonitoredWindow>;
+
+    /// The self-check after a restore: for each window, pane and feature the bins (`other` and missing included) add up to the records.
+    ///
+    /// # Errors
+    /// [`StateError::Contradictory`] with both numbers.
+    fn verify(&self) -> Result<(), StateError>;
+
+    /// Visits the missing values since the last call: monitor, feature, reason, how many.
+    fn drain_missing(&mut self, visit: &mut dyn FnMut(&str, &str, Missing, u64));
+
+    /// Visits what no check looks at, since the last call: monitor, why, how many.
+    fn drain_irregular(&mut self, visit: &mut dyn FnMut(&str, Irregular, u64));
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ pub struct InputRecord<'a> {
     pub offset: Offset,
     /// The record's timestamp; `None` when it carries none.
     pub timestamp: Option<Timestamp>,
+    /// Its key, if it has one.
+    pub key: Option<&'a [u8]>,
     /// Its value; `None` is a tombstone.
     pub value: Option<&'a [u8]>,
 }
@@ -41,6 +43,12 @@ pub enum Rejected {
         /// What was expected or found.
         what: &'static str,
     },
+    /// On the repartition topic: not what a worker wrote, or not for this configuration.
+    #[error("no pane: {what}")]
+    NotAPane {
+        /// What is wrong with it.
+        what: String,
+    },
     /// Nested deeper than [`MAX_DEPTH`].
     #[error("nested deeper than {MAX_DEPTH} levels at byte {at}")]
     TooDeep {
@@ -59,6 +67,7 @@ impl Rejected {
             Self::NotAnObject { .. } => "not_an_object",
             Self::Malformed { .. } => "malformed",
             Self::TooDeep { .. } => "too_deep",
+            Self::NotAPane { .. } => "not_a_pane",
         }
     }
 }

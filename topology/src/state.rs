@@ -71,6 +71,8 @@ pub enum KeyKind {
     Pane = 2,
     /// As [`Self::Window`], of time windows.
     TimeWindow = 3,
+    /// As [`Self::Window`], of scope `global`.
+    GlobalWindow = 4,
 }
 
 /// Key of a window's head: `monitor` and `segment` (empty: no segmentation).
@@ -87,6 +89,14 @@ pub fn window_key(monitor: &str, segment: &str) -> Key {
 pub fn time_window_key(monitor: &str, segment: &str) -> Key {
     let mut key = window_key(monitor, segment);
     key[0] = KeyKind::TimeWindow as u8;
+    key
+}
+
+/// Key of the head of a window of scope `global`, as [`window_key`].
+#[must_use]
+pub fn global_window_key(monitor: &str, segment: &str) -> Key {
+    let mut key = window_key(monitor, segment);
+    key[0] = KeyKind::GlobalWindow as u8;
     key
 }
 
@@ -122,6 +132,15 @@ pub struct WindowHead {
     pub features: Vec<FeatureHead>,
     /// The summary's status at the last check of this window.
     pub summary: Option<Status>,
+}
+
+/// What is kept of a monitor's window of scope `global` beside its panes, under [`global_window_key`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct GlobalWindowHead {
+    /// As of a partition's window; record numbers count the records of merged panes.
+    pub window: WindowHead,
+    /// The reference's place in the order of publication: panes of an earlier one are not merged any more.
+    pub publication: u64,
 }
 
 /// What is kept of a monitor's time windows beside their panes, under [`time_window_key`].
@@ -191,11 +210,15 @@ impl fmt::Display for KeyText<'_> {
             if *kind == KeyKind::Progress as u8 && rest.is_empty() {
                 return f.write_str("progress");
             }
-            if (*kind == KeyKind::Window as u8 || *kind == KeyKind::TimeWindow as u8)
+            let head = [
+                (KeyKind::Window, "window"),
+                (KeyKind::TimeWindow, "time windows"),
+                (KeyKind::GlobalWindow, "global window"),
+            ];
+            if let Some((_, what)) = head.iter().find(|(head, _)| *head as u8 == *kind)
                 && let Some((monitor, rest)) = take_component(rest)
                 && let Some((segment, [])) = take_component(rest)
             {
-                let what = if *kind == KeyKind::Window as u8 { "window" } else { "time windows" };
                 write!(f, "{what} of monitor {}", monitor.escape_debug())?;
                 return named(f, "segment", &segment);
             }
@@ -234,6 +257,7 @@ mod tests {
             "window of monitor default, segment country=DE"
         );
         assert_eq!(KeyText(&time_window_key("default", "")).to_string(), "time windows of monitor default");
+        assert_eq!(KeyText(&global_window_key("default", "")).to_string(), "global window of monitor default");
         assert_eq!(KeyText(&pane_key("default", "", "", 3)).to_string(), "pane of monitor default, slot 3");
         assert_eq!(
             KeyText(&pane_key("a\0b", "s", "f\n", 256)).to_string(),

@@ -1,4 +1,4 @@
-//! Runs the dataflow of one input topic without a broker, in the manner of Kafka's `TopologyTestDriver`.
+//! Runs the dataflow of one topic, an input or a repartition topic, without a broker, in the manner of Kafka's `TopologyTestDriver`.
 //!
 //! Records go in with [`TestDriver::pipe`], dispositions and events come out. [`TestDriver::commit`] moves the changed keys into an in-memory
 //! store, [`TestDriver::restart`] forgets everything else: the processors are opened anew from that store, and each partition's position goes
@@ -9,9 +9,10 @@ use std::sync::Arc;
 
 use crate::event::DriftEvent;
 use crate::ids::{Offset, Partition, Timestamp};
-use crate::processor::{Disposition, DriftProcessor, Monitor, Processor, PublishedReferences};
+use crate::processor::{Disposition, DriftProcessor, GlobalProcessor, Monitor, Outputs, Processor, PublishedReferences};
 use crate::record::InputRecord;
 use crate::reference::{Reference, ReferenceError};
+use crate::repartition::ShippedPane;
 use crate::state::{Key, Put, ReadStore, StateError};
 
 /// A state store in memory.
@@ -50,31 +51,52 @@ pub struct Output {
     pub dispositions: Vec<Disposition>,
     /// In the order in which they were written.
     pub events: Vec<DriftEvent>,
+    /// For the windows of the whole topic, in the order in which they were written.
+    pub panes: Vec<ShippedPane>,
 }
 
-/// The dataflow of one input topic, with a store in memory for each partition.
+/// The dataflow of one topic, with a store in memory for each partition.
 pub struct TestDriver {
+    reads: Reads,
     application_id: String,
     monitors: Vec<Arc<Monitor>>,
     references: PublishedReferences,
     tasks: BTreeMap<Partition, Task>,
 }
 
+/// What topic it is.
+#[derive(Clone, Copy)]
+enum Reads {
+    Input,
+    Repartition,
+}
+
 struct Task {
     /// `None` after a restart, until the next record.
-    processor: Option<DriftProcessor>,
+    processor: Option<Box<dyn Processor>>,
     store: InMemoryStore,
     position: Offset,
     committed: Offset,
 }
 
 impl TestDriver {
-    /// A driver for the monitors of one topic.
+    /// A driver for the monitors of one input topic.
     #[must_use]
     pub fn new(application_id: &str, monitors: impl IntoIterator<Item = Monitor>, references: PublishedReferences) -> Self {
+        Self::reading(Reads::Input, application_id, monitors, references)
+    }
+
+    /// A driver for the repartition topic of these monitors: what a driver of their input gave as panes goes in.
+    #[must_use]
+    pub fn global(application_id: &str, monitors: impl IntoIterator<Item = Monitor>, references: PublishedReferences) -> Self {
+        Self::reading(Reads::Repartition, application_id, monitors, references)
+    }
+
+    fn reading(reads: Reads, application_id: &str, monitors: impl IntoIterator<Item = Monitor>, references: PublishedReferences) -> Self {
         let monitors: Vec<_> = monitors.into_iter().map(Arc::new).collect();
         debug_assert!(monitors.iter().all(|monitor| monitor.topic == monitors[0].topic), "one driver, one topic");
         Self {
+            reads,
             application_id: application_id.to_owned(),
             monitors,
             references,
@@ -94,7 +116,10 @@ impl TestDriver {
                 let disposition = processor.process(&record);
                 task.position = record.offset.next();
                 if disposition == (Disposition::Processed { check_due: true }) {
-                    processor.check(&mut output.events);
+                    let mut out = Outputs::default();
+                    processor.check(&mut out);
+                    output.events.append(&mut out.events);
+                    output.panes.append(&mut out.panes);
                 }
                 output.dispositions.push(disposition);
             }
@@ -121,7 +146,24 @@ impl TestDriver {
                 offset: Offset(offset),
                 timestamp: Some(Timestamp(timestamp)),
                 value: Some(value.as_ref()),
+                key: None,
             });
+        self.pipe(partition, records)
+    }
+
+    /// Pipes panes into a partition of the repartition topic, from its position on.
+    ///
+    /// # Errors
+    /// When the partition's state cannot be opened.
+    pub fn pipe_panes<'p>(&mut self, partition: Partition, panes: impl IntoIterator<Item = &'p ShippedPane>) -> Result<Output, StateError> {
+        let messages: Vec<_> = panes.into_iter().map(|pane| (pane.key(), pane.value())).collect();
+        let offsets = self.position(partition).0..;
+        let records = std::iter::zip(offsets, &messages).map(|(offset, (key, value))| InputRecord {
+            offset: Offset(offset),
+            timestamp: None,
+            value: Some(value),
+            key: Some(key),
+        });
         self.pipe(partition, records)
     }
 
@@ -130,12 +172,10 @@ impl TestDriver {
     /// # Errors
     /// When it lacks a feature that its monitor watches.
     pub fn publish(&mut self, reference: Reference) -> Result<(), ReferenceError> {
-        let reference = Arc::new(reference);
-        self.references.publish(Arc::clone(&reference));
-        for processor in self.tasks.values_mut().filter_map(|task| task.processor.as_mut()) {
-            processor.offer_reference(Arc::clone(&reference))?;
-        }
-        Ok(())
+        self.references.publish(Arc::new(reference));
+        let open = self.tasks.values_mut().filter_map(|task| task.processor.as_mut());
+        let refused = open.flat_map(|processor| processor.offer_references(&self.references));
+        refused.map(|(_, error)| error).next().map_or(Ok(()), Err)
     }
 
     /// Writes every partition's changed keys into its store.
@@ -171,8 +211,8 @@ impl TestDriver {
     }
 
     /// The processor of a partition that is open.
-    pub fn processor(&mut self, partition: Partition) -> Option<&mut DriftProcessor> {
-        self.tasks.get_mut(&partition)?.processor.as_mut()
+    pub fn processor(&mut self, partition: Partition) -> Option<&mut dyn Processor> {
+        Some(self.tasks.get_mut(&partition)?.processor.as_mut()?.as_mut())
     }
 
     fn open(&mut self, partition: Partition) -> Result<&mut Task, StateError> {
@@ -183,7 +223,17 @@ impl TestDriver {
             committed: Offset(0),
         });
         if task.processor.is_none() {
-            let processor = DriftProcessor::open(&self.application_id, partition, &self.monitors, &self.references, &task.store)?;
+            let (application_id, monitors, store) = (&self.application_id, &self.monitors, &task.store);
+            let processor: Box<dyn Processor> = match self.reads {
+                Reads::Input => Box::new(DriftProcessor::open(application_id, partition, monitors, &self.references, store)?),
+                Reads::Repartition => Box::new(GlobalProcessor::open(
+                    application_id,
+                    partition,
+                    monitors,
+                    Arc::new(self.references.clone()),
+                    store,
+                )?),
+            };
             processor.verify()?;
             task.processor = Some(processor);
         }

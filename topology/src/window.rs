@@ -270,6 +270,24 @@ impl SlidingWindow {
         }
     }
 
+    /// Takes a whole pane of `every` records, cut elsewhere by a reference of the same layout.
+    pub fn merge(&mut self, histogram: &Histogram, span: Option<Span>) {
+        debug_assert_eq!(histogram.records(), self.settings.every, "only whole panes are merged");
+        self.open_pane();
+        self.k.0 += self.settings.every;
+        self.total.merge(histogram);
+        if let Some(pane) = self.panes.back_mut() {
+            pane.histogram.merge(histogram);
+            pane.span = span;
+        }
+    }
+
+    /// The last pane, if it is whole: so it is after the last of its records, and until the next record.
+    #[must_use]
+    pub fn whole_pane(&self) -> Option<&Pane> {
+        self.panes.back().filter(|pane| pane.histogram.records() == self.settings.every)
+    }
+
     /// Puts the next pane at the end of the ring; a full ring gives it the memory of the oldest.
     fn open_pane(&mut self) {
         let number = PaneNumber(self.k.0 / self.settings.every);

@@ -91,6 +91,7 @@ impl Fixture {
             offset: Offset(offset as i64),
             timestamp: Some(Timestamp(time)),
             value: Some(&self.records[offset]),
+            key: None,
         }
     }
 

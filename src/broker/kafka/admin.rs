@@ -234,6 +234,11 @@ impl Broker for KafkaBroker {
         Ok(())
     }
 
+    fn end_offset(&self, partition: &TopicPartition, timeout: Duration) -> Result<Offset, BrokerError> {
+        let (_, end) = requests::watermarks(self.uncommitted()?, partition, bounded(timeout))?;
+        Ok(Offset(end))
+    }
+
     fn group_positions(
         &self,
         group: &str,

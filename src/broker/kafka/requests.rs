@@ -142,7 +142,7 @@ pub(super) fn range<C: ConsumerContext>(
 
 /// Where librdkafka remembers a partition to be without a leader, or to be led by a broker that is gone, it takes that for the last word until the
 /// metadata is too old (15 minutes), and does not look again by itself. So a question that failed makes it look.
-fn watermarks<C: ConsumerContext>(
+pub(super) fn watermarks<C: ConsumerContext>(
     consumer: &BaseConsumer<C>,
     TopicPartition { topic, partition }: &TopicPartition,
     timeout: Duration,

@@ -23,7 +23,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use leeway_topology::ids::Timestamp;
+use leeway_topology::ids::{Offset, Timestamp};
 
 use super::{Broker, BrokerError, ClientSettings, CommittedOffset, FetchedRecord, LogRange, NewTopic, TopicDescription, TopicPartition};
 
@@ -251,6 +251,15 @@ impl Broker for MemoryBroker {
             }
         }
         Ok(())
+    }
+
+    fn end_offset(&self, partition: &TopicPartition, _: Duration) -> Result<Offset, BrokerError> {
+        self.shared.with(|state, _| {
+            let log = state
+                .log(partition)
+                .ok_or_else(|| BrokerError::NoSuchTopic(partition.topic.to_string()))?;
+            Ok(log.range().high_watermark)
+        })
     }
 
     fn group_positions(

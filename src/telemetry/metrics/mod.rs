@@ -44,6 +44,7 @@ pub struct Metrics {
     missing: Counters,
     late: Counters,
     skipped_windows: Counters,
+    stale_panes: Counters,
     unreadable_times: Counters,
     tombstones: IntCounter,
     commits: IntCounter,
@@ -70,8 +71,8 @@ struct Owners {
     states: BTreeMap<String, BTreeMap<&'static str, usize>>,
     /// How many tasks of this process a partition has: for a moment two, when it moves from thread to thread.
     partitions: BTreeMap<(Arc<str>, Partition), usize>,
-    /// Monitors by topic.
-    monitors: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+    /// What is checked, by the topic that is read for it.
+    monitors: BTreeMap<Arc<str>, Vec<(Scope, Arc<str>)>>,
 }
 
 impl Metrics {
@@ -140,6 +141,11 @@ impl Metrics {
                 "Time windows that were not checked for having fewer records than min_samples.",
                 &["monitor"],
             )?,
+            stale_panes: register.counters(
+                "leeway_stale_panes_total",
+                "Panes left out of the window of the whole topic: measured by an earlier reference than it is.",
+                &["monitor"],
+            )?,
             unreadable_times: register.counters(
                 "leeway_unreadable_times_total",
                 "Records whose timestamp_field says no time; their own timestamp was taken.",
@@ -193,12 +199,14 @@ impl Metrics {
         })
     }
 
-    /// Makes a monitor known: its counters stand at 0 from the start, which rates need, and its PSI goes with the tasks of its topic.
-    pub fn add_monitor(&self, topic: &Arc<str>, monitor: &Arc<str>) {
+    /// Makes a monitor known: its counters stand at 0 from the start, which rates need, and its PSI goes with the tasks that check it.
+    /// `topic`: what is read for checks of this scope.
+    pub fn add_monitor(&self, topic: &Arc<str>, scope: Scope, monitor: &Arc<str>) {
         for status in [Status::NoDrift, Status::PossibleDrift, Status::Drift] {
-            self.checks.counter(&[monitor, Scope::Partition.as_str(), status.as_str()]);
+            self.checks.counter(&[monitor, scope.as_str(), status.as_str()]);
         }
-        self.owners().monitors.entry(topic.clone()).or_default().push(monitor.clone());
+        let owned = (scope, monitor.clone());
+        self.owners().monitors.entry(topic.clone()).or_default().push(owned);
     }
 
     /// The metrics of one task; dropping them removes the series that speak of the present.
@@ -245,6 +253,7 @@ impl Metrics {
         match irregular {
             Irregular::UnreadableTime => self.unreadable_times.counter(&[monitor]).inc_by(count),
             Irregular::SkippedWindow => self.skipped_windows.counter(&[monitor]).inc_by(count),
+            Irregular::StalePane => self.stale_panes.counter(&[monitor]).inc_by(count),
             _ => self.late.counter(&[monitor, irregular.reason()]).inc_by(count),
         }
     }
@@ -349,8 +358,11 @@ impl Metrics {
         let of_partition = |labels: &[String]| labels == [&**topic, number.as_str()];
         self.lag.remove_where(of_partition);
         self.restore_remaining.remove_where(of_partition);
-        self.psi
-            .remove_where(|labels| labels[2] == number && monitors.iter().any(|monitor| **monitor == *labels[0]));
+        // A window of the whole topic has no partition in its series: where another task of this process has it, its next check shows it again.
+        self.psi.remove_where(|labels| {
+            let is_of = |scope: &Scope| labels[1] == scope.as_str() && (*scope == Scope::Global || labels[2] == number);
+            monitors.iter().any(|(scope, monitor)| **monitor == *labels[0] && is_of(scope))
+        });
     }
 }
 

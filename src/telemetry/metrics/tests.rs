@@ -49,7 +49,7 @@ fn lines<'a>(text: &'a str, name: &str) -> Vec<&'a str> {
 fn what_a_scrape_shows_reads_like_this() {
     let metrics = metrics(100);
     let topic: Arc<str> = "drift-data".into();
-    metrics.add_monitor(&topic, &"default".into());
+    metrics.add_monitor(&topic, Scope::Partition, &"default".into());
     let mut task = metrics.task(&topic, Partition(3));
     task.consumed += 12;
     task.processed += 10;
@@ -199,7 +199,7 @@ fn past_the_bound_label_sets_are_summed_into_one() {
 fn lag_and_psi_of_a_partition_go_with_its_task() {
     let metrics = metrics(100);
     let topic: Arc<str> = "t".into();
-    metrics.add_monitor(&topic, &"default".into());
+    metrics.add_monitor(&topic, Scope::Partition, &"default".into());
     let mut tasks: Vec<_> = (0..2).map(|partition| metrics.task(&topic, Partition(partition))).collect();
     for (partition, task) in tasks.iter_mut().enumerate() {
         task.consumed = 1;

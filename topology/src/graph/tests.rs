@@ -100,3 +100,29 @@ flowchart LR
 "#;
     assert_eq!(topology.dot(), dot);
 }
+
+#[test]
+fn scope_global_is_a_sub_topology_of_its_own_behind_all_inputs() {
+    let mut everywhere = Monitor::new("everywhere", "a");
+    everywhere.scopes.global = true;
+    let monitors = [everywhere, Monitor::new("m", "b")];
+    let description = Topology::new("app", &monitors.map(Arc::new)).describe();
+    let expected = "\
+    Processor: drift-everywhere (stores: [windows-a])
+      --> sink-0-drift-events, sink-0-app-panes-a-repartition
+      <-- decode-a
+";
+    assert!(description.contains(expected), "{description}");
+    let expected = "\
+  Sub-topology: 2
+    Source: source-app-panes-a-repartition (topics: [app-panes-a-repartition])
+      --> global-drift-everywhere
+    Processor: global-drift-everywhere (stores: [global-a])
+      --> sink-2-drift-events
+      <-- source-app-panes-a-repartition
+    Sink: sink-2-drift-events (topic: drift-events)
+      <-- global-drift-everywhere
+
+";
+    assert!(description.ends_with(expected), "{description}");
+}

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 
 use super::monitored_window::{Irregular, MonitoredWindow};
-use super::{Disposition, Monitor, Processor, References};
+use super::{Disposition, Monitor, Outputs, Processor, Publication, References};
 use crate::decoder::Decoder;
-use crate::event::DriftEvent;
 use crate::ids::{Partition, RecordNumber, Timestamp};
 use crate::record::{InputRecord, Missing, Observation};
-use crate::reference::{Reference, ReferenceError};
+use crate::reference::ReferenceError;
 use crate::state::{Put, ReadStore, StateError};
 
 /// The processor of one task.
@@ -52,42 +51,15 @@ impl DriftProcessor {
     ///
     /// # Errors
     /// When it lacks a feature that the monitor is set to watch: the present one stays.
-    pub fn offer_reference(&mut self, reference: Arc<Reference>) -> Result<(), ReferenceError> {
-        let mut changed = false;
-        for window in self.windows.iter_mut().filter(|window| *window.monitor().name == *reference.monitor()) {
-            changed |= window.offer_reference(&reference)?;
+    pub fn offer_reference(&mut self, published: &Publication) -> Result<(), ReferenceError> {
+        let (mut changed, monitor) = (false, published.reference.monitor());
+        for window in self.windows.iter_mut().filter(|window| *window.monitor().name == *monitor) {
+            changed |= window.offer_reference(published)?;
         }
         if changed {
             self.decoder = decoder(&self.windows);
         }
         Ok(())
-    }
-
-    /// Visits the missing values since the last call: monitor, feature, reason, how many.
-    pub fn drain_missing(&mut self, visit: &mut dyn FnMut(&str, &str, Missing, u64)) {
-        for window in &mut self.windows {
-            window.drain_missing(visit);
-        }
-    }
-
-    /// Visits what no check looks at, since the last call: monitor, why, how many.
-    pub fn drain_irregular(&mut self, visit: &mut dyn FnMut(&str, Irregular, u64)) {
-        for window in &mut self.windows {
-            window.drain_irregular(visit);
-        }
-    }
-
-    /// The self-check after a restore: for each monitor, pane and feature the bins (`other` and missing included) add up to the records.
-    ///
-    /// # Errors
-    /// [`StateError::Contradictory`] with both numbers.
-    pub fn verify(&self) -> Result<(), StateError> {
-        self.windows.iter().try_for_each(MonitoredWindow::verify)
-    }
-
-    /// The windows of its monitors, for queries.
-    pub fn windows(&self) -> impl Iterator<Item = &MonitoredWindow> {
-        self.windows.iter()
     }
 }
 
@@ -110,15 +82,22 @@ impl Processor for DriftProcessor {
         Disposition::Processed { check_due }
     }
 
-    fn check(&mut self, events: &mut Vec<DriftEvent>) {
+    fn check(&mut self, out: &mut Outputs) {
         let mut changed = false;
         for window in self.windows.iter_mut().filter(|window| window.is_check_due()) {
-            window.check(events);
-            changed |= window.change_over();
+            changed |= window.check(out) && window.change_over();
         }
         if changed {
             self.decoder = decoder(&self.windows);
         }
+    }
+
+    fn offer_references(&mut self, references: &dyn References) -> Vec<(Arc<str>, ReferenceError)> {
+        let monitors: Vec<_> = self.windows.iter().map(|window| Arc::clone(&window.monitor().name)).collect();
+        let offers = monitors.into_iter().filter_map(|name| Some((references.current(&name)?, name)));
+        offers
+            .filter_map(|(published, name)| self.offer_reference(&published).err().map(|error| (name, error)))
+            .collect()
     }
 
     fn flush(&mut self, puts: &mut Vec<Put>) {
@@ -137,6 +116,26 @@ impl Processor for DriftProcessor {
 
     fn stream_time(&self) -> Option<Timestamp> {
         self.windows.iter().filter_map(MonitoredWindow::stream_time).max()
+    }
+
+    fn drain_missing(&mut self, visit: &mut dyn FnMut(&str, &str, Missing, u64)) {
+        for window in &mut self.windows {
+            window.drain_missing(visit);
+        }
+    }
+
+    fn drain_irregular(&mut self, visit: &mut dyn FnMut(&str, Irregular, u64)) {
+        for window in &mut self.windows {
+            window.drain_irregular(visit);
+        }
+    }
+
+    fn windows(&self) -> Vec<&MonitoredWindow> {
+        self.windows.iter().collect()
+    }
+
+    fn verify(&self) -> Result<(), StateError> {
+        self.windows.iter().try_for_each(MonitoredWindow::verify)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::drift::{Criteria, Thresholds};
-use crate::event::SUMMARY;
+use crate::event::{SUMMARY, Scope};
 use crate::window::Window;
 
 /// What to watch on a topic, and when it counts as drift.
@@ -20,6 +20,8 @@ pub struct Monitor {
     pub events_topic: Arc<str>,
     /// Where records go that are not valid; the same for all monitors of a topic.
     pub dead_letter_topic: Arc<str>,
+    /// Whose records a check looks at.
+    pub scopes: Scopes,
     /// The records that a check looks at.
     pub window: Window,
     /// Of time windows: the field with a record's time. `None`, and where it has none: the record's timestamp.
@@ -34,6 +36,35 @@ pub struct Monitor {
     pub significance: f64,
     /// The reference's features to watch, in this order; `None`: all.
     pub features: Option<Vec<String>>,
+}
+
+/// The scopes that a monitor is checked in: at least one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scopes {
+    /// Each partition for itself.
+    pub partition: bool,
+    /// The whole topic.
+    pub global: bool,
+}
+
+impl Default for Scopes {
+    fn default() -> Self {
+        Self {
+            partition: true,
+            global: false,
+        }
+    }
+}
+
+impl Scopes {
+    /// Whether this scope is one of them.
+    #[must_use]
+    pub fn has(self, scope: Scope) -> bool {
+        match scope {
+            Scope::Partition => self.partition,
+            Scope::Global => self.global,
+        }
+    }
 }
 
 /// A setting that makes no sense.
@@ -86,6 +117,7 @@ impl Monitor {
             topic: topic.into(),
             events_topic: "drift-events".into(),
             dead_letter_topic: format!("{topic}-dlq").into(),
+            scopes: Scopes::default(),
             window: Window::default(),
             timestamp_field: None,
             min_samples: 100,

@@ -1,9 +1,11 @@
-//! One monitor's window in one partition: counting, checking, changing the reference, and its state.
+//! One monitor's window, in one partition or of the whole topic: counting, checking, changing the reference, and its state.
 //!
 //! ```text
-//! open --observe*--> due --check--> events --change_over--> (another reference: an empty window) --observe*--> ..
+//! open --observe*--> due --check--> events, a whole pane --change_over--> (another reference: an empty window) --observe*--> ..
 //!                      flush: panes that changed, then the head
 //! ```
+//!
+//! A window of the whole topic takes whole panes (`merge`) where a partition's takes records (`observe`); the rest is the same.
 //!
 //! - k never goes back and never starts anew; the window does, at a change of reference, and only there.
 //! - A change comes after a check, so a count window starts at a multiple of `every`. Panes of before are left in the store: their numbers tell
@@ -20,14 +22,16 @@ use self::irregular::IrregularTally;
 use self::verdicts::{Bounds, Checker, Verdicts};
 use super::Monitor;
 use super::missing::MissingTally;
+use super::{Outputs, Publication};
 use crate::codec::encode;
 use crate::drift::Status;
-use crate::event::{ClosedBy, DriftEvent, EventId, NO_TIMESTAMP};
+use crate::event::{ClosedBy, EventId, NO_TIMESTAMP, Scope};
 use crate::histogram::{Counts as _, Layout};
 use crate::ids::{Offset, Partition, RecordNumber, Timestamp};
 use crate::record::{Missing, Observation};
 use crate::reference::{Reference, ReferenceError};
-use crate::state::{FeatureHead, Put, TimeWindowHead, WindowHead, pane_key, time_window_key, window_key};
+use crate::repartition::{Content, CountPane, ShippedPane};
+use crate::state::{FeatureHead, GlobalWindowHead, Put, TimeWindowHead, WindowHead, global_window_key, pane_key, time_window_key, window_key};
 use crate::window::time::{HoppingWindows, Placed};
 use crate::window::{SlidingWindow, Window};
 
@@ -37,9 +41,11 @@ const NO_SEGMENT: &str = "";
 /// In a pane's key: the pane holds all of the monitor's features.
 const ALL_FEATURES: &str = "";
 
-/// One monitor's window in one partition.
+/// One monitor's window, in one partition or of the whole topic.
 pub struct MonitoredWindow {
     monitor: Arc<Monitor>,
+    scope: Scope,
+    /// Of the topic that its task reads.
     partition: Partition,
     event_id: EventId,
     measure: Measure,
@@ -89,19 +95,23 @@ struct Measure {
     reference: Arc<Reference>,
     /// Of the reference as published.
     version: Arc<str>,
+    /// Its place in the order of publication.
+    publication: u64,
     layout: Layout,
 }
 
 impl Measure {
-    fn new(monitor: &Monitor, published: &Arc<Reference>) -> Result<Self, ReferenceError> {
+    fn new(monitor: &Monitor, Publication { reference, number }: &Publication) -> Result<Self, ReferenceError> {
+        let version = reference.version().into();
         let reference = match &monitor.features {
-            Some(features) => Arc::new(published.select(features)?),
-            None => Arc::clone(published),
+            Some(features) => Arc::new(reference.select(features)?),
+            None => Arc::clone(reference),
         };
         let layout = Layout::new(reference.features().iter().map(|feature| feature.counts().len()));
         Ok(Self {
             reference,
-            version: published.version().into(),
+            version,
+            publication: *number,
             layout,
         })
     }
@@ -151,7 +161,12 @@ impl MonitoredWindow {
         self.measure.layout.feature_count()
     }
 
-    /// Counts one record; says whether a check is due after it. `said`: the time that its field says, if there is such a field.
+    /// Whether its panes are shipped to the window of the whole topic.
+    fn ships(&self) -> bool {
+        self.scope == Scope::Partition && self.monitor.scopes.global
+    }
+
+    /// Counts one record; says whether [`Self::check`] is due after it. `said`: the time that its field says, if there is such a field.
     pub(super) fn observe(&mut self, row: &[Observation], offset: Offset, timestamp: Option<Timestamp>, said: Option<Option<Timestamp>>) -> bool {
         debug_assert!(!self.check_due, "a due check comes before the next record");
         if said == Some(None) {
@@ -160,10 +175,11 @@ impl MonitoredWindow {
         let timestamp = said.flatten().or(timestamp);
         self.missing.observe(row);
         self.stream_time = self.stream_time.max(timestamp);
+        let ships = self.ships();
         self.check_due = match &mut self.window {
             Windowing::Count(window) => {
                 window.observe(row, offset, timestamp);
-                window.is_due(self.monitor.min_samples)
+                window.is_due(self.monitor.min_samples) || (ships && window.whole_pane().is_some())
             }
             Windowing::Time(windows) => {
                 match windows.observe(row, offset, timestamp) {
@@ -193,26 +209,50 @@ impl MonitoredWindow {
         self.missing.drain(&mut |feature, missing, count| visit(monitor, feature, missing, count));
     }
 
-    /// Checks every feature over each window that is due and appends the events: the features' in the reference's order, then the summary's.
-    pub(super) fn check(&mut self, events: &mut Vec<DriftEvent>) {
+    /// Ships the pane that is whole, checks every feature over each window that is due, and appends the events: the features' in the reference's
+    /// order, then the summary's. Says whether there was a check.
+    pub(super) fn check(&mut self, out: &mut Outputs) -> bool {
         self.check_due = false;
+        let (ships, mut checked) = (self.ships(), false);
+        // Where only the whole topic is watched, a partition's checks still say when a reference may change.
+        let tells = self.scope == Scope::Global || self.monitor.scopes.partition;
         let checker = Checker {
             monitor: &self.monitor,
-            partition: self.partition,
+            partition: (self.scope == Scope::Partition).then_some(self.partition),
+            scope: self.scope,
             event_id: &self.event_id,
             measure: &self.measure,
             record_number: self.window.record_number(),
         };
         match &mut self.window {
             Windowing::Count(window) => {
-                let Some(span) = window.span() else { return };
-                let bounds = Bounds {
-                    span,
-                    times: span.times.unwrap_or((NO_TIMESTAMP, NO_TIMESTAMP)),
-                    id: span.last.0,
-                    closed_by: None,
-                };
-                self.verdicts.check(&checker, window.total(), bounds, events);
+                let settings = window.settings();
+                out.panes.extend(window.whole_pane().filter(|_| ships).map(|pane| ShippedPane {
+                    monitor: Arc::clone(&self.monitor.name),
+                    segment: NO_SEGMENT.into(),
+                    content: Content::Count(CountPane {
+                        partition: self.partition,
+                        size: settings.size(),
+                        every: settings.every(),
+                        reference_version: Arc::clone(&self.measure.version),
+                        publication: self.measure.publication,
+                        pane: pane.clone(),
+                    }),
+                }));
+                checked = window.is_due(self.monitor.min_samples);
+                if let Some(span) = window.span().filter(|_| checked && tells) {
+                    let bounds = Bounds {
+                        span,
+                        times: span.times.unwrap_or((NO_TIMESTAMP, NO_TIMESTAMP)),
+                        // Offsets of several partitions say nothing together.
+                        id: match self.scope {
+                            Scope::Partition => span.last.0,
+                            Scope::Global => i64::try_from(checker.record_number.0).unwrap_or(i64::MAX),
+                        },
+                        closed_by: None,
+                    };
+                    self.verdicts.check(&checker, window.total(), bounds, &mut out.events);
+                }
             }
             Windowing::Time(windows) => {
                 while let Some(closed) = windows.close_next() {
@@ -226,17 +266,51 @@ impl MonitoredWindow {
                         id: closed.end.0,
                         closed_by: Some(ClosedBy::StreamTime),
                     };
-                    self.verdicts.check(&checker, &closed.total, bounds, events);
+                    checked = true;
+                    if tells {
+                        self.verdicts.check(&checker, &closed.total, bounds, &mut out.events);
+                    }
                 }
                 windows.settle();
             }
         }
+        checked
+    }
+
+    /// Takes one partition's pane into the window of the whole topic. Says whether [`Self::check`] is due after it.
+    ///
+    /// The caller has seen to it that the pane fits: settings, reference, counts.
+    pub(super) fn merge(&mut self, shipped: &CountPane) -> bool {
+        debug_assert!(!self.check_due, "a due check comes before the next pane");
+        let Windowing::Count(window) = &mut self.window else { return false };
+        self.measure.publication = self.measure.publication.max(shipped.publication);
+        self.stream_time = self.stream_time.max(shipped.pane.span.and_then(|span| span.times).map(|(_, last)| last));
+        window.merge(&shipped.pane.histogram, shipped.pane.span);
+        self.check_due = window.is_due(self.monitor.min_samples);
+        self.check_due
+    }
+
+    /// This window with the reference of `fresh`: it starts anew, empty, and its record numbers go on.
+    pub(super) fn measured_anew(mut self, fresh: Self) -> Self {
+        self.offered = Some(fresh.measure);
+        self.change_over();
+        self
+    }
+
+    /// The place of its reference in the order of publication.
+    pub(super) fn publication(&self) -> u64 {
+        self.measure.publication
+    }
+
+    /// A pane that is left out.
+    pub(super) fn count_stale_pane(&mut self) {
+        self.irregular.count(Irregular::StalePane);
     }
 
     /// Remembers a reference for after the next check. While the partition has no record it is taken over at once; then the answer is true.
-    pub(super) fn offer_reference(&mut self, published: &Arc<Reference>) -> Result<bool, ReferenceError> {
+    pub(super) fn offer_reference(&mut self, published: &Publication) -> Result<bool, ReferenceError> {
         self.offered = None;
-        if *self.measure.version != *published.version() {
+        if *self.measure.version != *published.reference.version() {
             self.offered = Some(Measure::new(&self.monitor, published)?);
         }
         Ok(self.window.record_number() == RecordNumber(0) && self.change_over())
@@ -283,18 +357,28 @@ impl MonitoredWindow {
                         .panes_changed_since(self.flushed)
                         .map(|changed| pane(settings.slot(changed.number), Some(encode(changed)))),
                 );
-                Put {
-                    key: window_key(name, NO_SEGMENT),
-                    value: Some(encode(&WindowHead {
-                        size: settings.size(),
-                        every: settings.every(),
-                        record_number: k,
-                        start: window.start(),
-                        reference_version,
-                        stream_time,
-                        features,
-                        summary: self.verdicts.summary,
-                    })),
+                let head = WindowHead {
+                    size: settings.size(),
+                    every: settings.every(),
+                    record_number: k,
+                    start: window.start(),
+                    reference_version,
+                    stream_time,
+                    features,
+                    summary: self.verdicts.summary,
+                };
+                match self.scope {
+                    Scope::Partition => Put {
+                        key: window_key(name, NO_SEGMENT),
+                        value: Some(encode(&head)),
+                    },
+                    Scope::Global => Put {
+                        key: global_window_key(name, NO_SEGMENT),
+                        value: Some(encode(&GlobalWindowHead {
+                            window: head,
+                            publication: self.measure.publication,
+                        })),
+                    },
                 }
             }
             Windowing::Time(windows) => {

@@ -1,6 +1,7 @@
 //! Behaviour of the processor through the test driver: due checks, restart, change of reference, monitors that share a topic, state that
 //! does not fit.
 
+mod global;
 mod time;
 
 use std::sync::Arc;
@@ -85,6 +86,7 @@ fn invalid_records_and_tombstones_do_not_count() {
         offset: Offset(offset as i64),
         timestamp: None,
         value,
+        key: None,
     });
     let output = driver.pipe(P0, records).unwrap();
     assert!(matches!(
@@ -266,7 +268,7 @@ fn monitor_that_is_added_later_begins_at_its_first_record() {
     let references = || published([reference("a", &[("x", 0.0, [50, 50])]), reference("b", &[("x", 0.0, [50, 50])])]);
     let mut store = InMemoryStore::default();
     let mut monitors = vec![Arc::new(monitor("a", 2, 2, 2))];
-    let mut events = Vec::new();
+    let mut out = Outputs::default();
     for round in 0..2 {
         let mut processor = DriftProcessor::open("app", P0, &monitors, &references(), &store).unwrap();
         for offset in 0..3 {
@@ -274,9 +276,10 @@ fn monitor_that_is_added_later_begins_at_its_first_record() {
                 offset: Offset(round * 3 + offset),
                 timestamp: None,
                 value: Some(br#"{"x":1}"#),
+                key: None,
             };
             if processor.process(&record) == (Disposition::Processed { check_due: true }) {
-                processor.check(&mut events);
+                processor.check(&mut out);
             }
         }
         let mut puts = Vec::new();
@@ -284,7 +287,8 @@ fn monitor_that_is_added_later_begins_at_its_first_record() {
         store.apply(puts);
         monitors.push(Arc::new(monitor("b", 2, 2, 2)));
     }
-    let counts: Vec<_> = events
+    let counts: Vec<_> = out
+        .events
         .iter()
         .filter(|event| event.is_summary())
         .map(|event| (&*event.monitor, event.record_count.0))
@@ -469,6 +473,7 @@ fn pipe(driver: &mut TestDriver, rows: &[(i64, &str)]) -> Vec<DriftEvent> {
         offset: Offset(offset),
         timestamp: Some(Timestamp(*time)),
         value: Some(value.as_bytes()),
+        key: None,
     });
     driver.pipe(P0, records).unwrap().events
 }
@@ -497,7 +502,13 @@ fn run_with_crashes(driver: &mut TestDriver, rows: &[(i64, &str)], change_at: us
 }
 
 fn windowings(driver: &mut TestDriver) -> Vec<Windowing> {
-    driver.processor(P0).unwrap().windows().map(|window| window.window().clone()).collect()
+    driver
+        .processor(P0)
+        .unwrap()
+        .windows()
+        .into_iter()
+        .map(|window| window.window().clone())
+        .collect()
 }
 
 proptest! {

@@ -15,16 +15,19 @@ pub enum Irregular {
     UnreadableTime,
     /// A window with fewer records than `min_samples`.
     SkippedWindow,
+    /// A pane that was measured by an earlier reference than the global window is.
+    StalePane,
 }
 
 /// Every kind, in the order of the counters.
-const ALL: [Irregular; 6] = [
+const ALL: [Irregular; 7] = [
     Irregular::Late,
     Irregular::LateForSome,
     Irregular::NoTime,
     Irregular::Full,
     Irregular::UnreadableTime,
     Irregular::SkippedWindow,
+    Irregular::StalePane,
 ];
 
 impl Irregular {
@@ -38,6 +41,7 @@ impl Irregular {
             Self::Full => "full",
             Self::UnreadableTime => "unreadable_time",
             Self::SkippedWindow => "min_samples",
+            Self::StalePane => "stale_pane",
         }
     }
 }

@@ -14,8 +14,12 @@ use crate::event::{EventId, Scope};
 use crate::histogram::Contradiction;
 use crate::ids::{Partition, RecordNumber, Timestamp};
 use crate::processor::missing::MissingTally;
-use crate::processor::{Monitor, References};
-use crate::state::{FeatureHead, ReadStore, StateError, TimeWindowHead, WindowHead, pane_key, read, time_window_key, window_key};
+use crate::processor::{Monitor, Publication, References};
+use crate::reference::ReferenceError;
+use crate::repartition::CountPane;
+use crate::state::{
+    FeatureHead, GlobalWindowHead, ReadStore, StateError, TimeWindowHead, WindowHead, global_window_key, pane_key, read, time_window_key, window_key,
+};
 use crate::window::time::{HoppingWindows, TimeWindow};
 use crate::window::{CountWindow, Pane, PaneNumber, SlidingWindow, Window};
 
@@ -31,7 +35,11 @@ impl MonitoredWindow {
         references: &dyn References,
         store: &dyn ReadStore,
     ) -> Result<Self, StateError> {
-        let at = Place { monitor, partition };
+        let at = Place {
+            monitor,
+            scope: Scope::Partition,
+            partition,
+        };
         let current = references.current(&monitor.name);
         let counted = read::<WindowHead>(store, &window_key(&monitor.name, NO_SEGMENT))?;
         let timed = read::<TimeWindowHead>(store, &time_window_key(&monitor.name, NO_SEGMENT))?;
@@ -58,10 +66,78 @@ impl MonitoredWindow {
         Ok(opened)
     }
 
+    /// Opens one monitor's window of the whole topic, if the store has it: a fresh one is opened by its first pane.
+    pub(in crate::processor) fn open_global(
+        application_id: &str,
+        partition: Partition,
+        monitor: &Arc<Monitor>,
+        references: &dyn References,
+        store: &dyn ReadStore,
+    ) -> Result<Option<Self>, StateError> {
+        let at = Place {
+            monitor,
+            scope: Scope::Global,
+            partition,
+        };
+        match (
+            read::<GlobalWindowHead>(store, &global_window_key(&monitor.name, NO_SEGMENT))?,
+            monitor.window,
+        ) {
+            (Some(GlobalWindowHead { window, publication }), Window::Count(settings)) => {
+                let mut opened = at.restore_count(application_id, window, settings, references, store)?;
+                opened.measure.publication = publication;
+                Ok(Some(opened))
+            }
+            (Some(head), now @ Window::Time(_)) => Err(at.other_window(&count(&head.window), now)),
+            (None, _) => at.expect_no_panes(store).map(|()| None),
+        }
+    }
+
+    /// An empty window of the whole topic, measured by a reference; none if that does not fit the monitor.
+    pub(in crate::processor) fn new_global(
+        application_id: &str,
+        partition: Partition,
+        monitor: &Arc<Monitor>,
+        published: &Publication,
+    ) -> Result<Self, ReferenceError> {
+        let at = Place {
+            monitor,
+            scope: Scope::Global,
+            partition,
+        };
+        let measure = Measure::new(monitor, published)?;
+        let window = Windowing::new(monitor.window, measure.layout.clone());
+        Ok(at.open(application_id, measure, window))
+    }
+
+    /// Why a shipped pane cannot be merged into this window, if it cannot: it was cut by other settings, or its counts are not what was written.
+    pub(in crate::processor) fn misfit(&self, shipped: &CountPane) -> Option<String> {
+        let Window::Count(settings) = self.monitor.window else {
+            return Some("a pane of a count window, but the monitor has time windows".to_owned());
+        };
+        if (shipped.size, shipped.every) != (settings.size(), settings.every()) {
+            let now = Window::Count(settings);
+            return Some(format!("cut for a window of {}/{} records, now it is {now}", shipped.size, shipped.every));
+        }
+        let at = Place {
+            monitor: &self.monitor,
+            scope: self.scope,
+            partition: self.partition,
+        };
+        let whole = at.verify_pane(&shipped.pane, &self.measure);
+        let records = shipped.pane.histogram.records();
+        match whole {
+            Err(error) => Some(error.to_string()),
+            Ok(()) if records != settings.every() => Some(format!("it holds {records} records, a whole pane has {}", settings.every())),
+            Ok(()) => None,
+        }
+    }
+
     /// Proves that the panes are those that k implies, and that in each pane every feature's bins add up to its records.
     pub(in crate::processor) fn verify(&self) -> Result<(), StateError> {
         let at = Place {
             monitor: &self.monitor,
+            scope: self.scope,
             partition: self.partition,
         };
         match &self.window {
@@ -91,13 +167,17 @@ impl MonitoredWindow {
 #[derive(Clone, Copy)]
 struct Place<'a> {
     monitor: &'a Arc<Monitor>,
+    scope: Scope,
     partition: Partition,
 }
 
 impl fmt::Display for Place<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Monitor { name, topic, .. } = &**self.monitor;
-        write!(f, "monitor `{name}`, topic `{topic}`, partition {}", self.partition)
+        match self.scope {
+            Scope::Partition => write!(f, "monitor `{name}`, topic `{topic}`, partition {}", self.partition),
+            Scope::Global => write!(f, "monitor `{name}`, topic `{topic}`, scope global"),
+        }
     }
 }
 
@@ -122,8 +202,16 @@ impl Place<'_> {
         missing.watch(measure.reference.features().iter().map(|feature| feature.name()));
         let k = window.record_number();
         MonitoredWindow {
-            event_id: EventId::new(application_id, name, topic, Some(self.partition), Scope::Partition, None),
+            event_id: EventId::new(
+                application_id,
+                name,
+                topic,
+                (self.scope == Scope::Partition).then_some(self.partition),
+                self.scope,
+                None,
+            ),
             monitor: Arc::clone(self.monitor),
+            scope: self.scope,
             partition: self.partition,
             verdicts: Verdicts::none(measure.layout.feature_count()),
             stream_time: None,

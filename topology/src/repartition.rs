@@ -1,0 +1,142 @@
+//! What a partition ships to scope `global`: each pane once, when it is whole.
+//!
+//! ```text
+//! task of the input: pane complete --(key: monitor, segment)--> repartition topic --> task of the whole topic: window of the last panes
+//! ```
+//!
+//! Histograms of one reference add up, so a pane travels and not its records: one message each `every` records. All panes of one monitor and
+//! segment have one key, so they are in one partition, and their order there is the order of the global window.
+
+use std::sync::Arc;
+
+use bincode::{Decode, Encode};
+
+use crate::codec::{CorruptValue, decode, encode, put_component, take_component};
+use crate::ids::Partition;
+use crate::window::Pane;
+
+/// A message of the repartition topic.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShippedPane {
+    /// Whose pane.
+    pub monitor: Arc<str>,
+    /// Of which segment; empty: no segmentation.
+    pub segment: Arc<str>,
+    /// What is in it.
+    pub content: Content,
+}
+
+/// The value of a message, behind its format version.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Content {
+    /// A pane of a count window.
+    Count(CountPane),
+}
+
+/// A whole pane of one partition's count window.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CountPane {
+    /// The input partition.
+    pub partition: Partition,
+    /// Records of a window, by the settings that it was cut by.
+    pub size: u64,
+    /// Records of a pane: as many as it holds.
+    pub every: u64,
+    /// The reference that it was binned by.
+    pub reference_version: Arc<str>,
+    /// That reference's place in the order of publication.
+    pub publication: u64,
+    /// Its number in its partition, its counts, and where it reaches there.
+    pub pane: Pane,
+}
+
+/// A message that is none of Leeway's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotAPane {
+    /// The key.
+    #[error("the key is not a monitor and a segment")]
+    Key,
+    /// The value.
+    #[error(transparent)]
+    Value(#[from] CorruptValue),
+}
+
+impl ShippedPane {
+    /// The key of its message.
+    #[must_use]
+    pub fn key(&self) -> Vec<u8> {
+        let mut key = Vec::with_capacity(self.monitor.len() + self.segment.len() + 4);
+        put_component(&mut key, &self.monitor);
+        put_component(&mut key, &self.segment);
+        key
+    }
+
+    /// The value of its message.
+    #[must_use]
+    pub fn value(&self) -> Vec<u8> {
+        encode(&self.content)
+    }
+
+    /// Reads a message.
+    ///
+    /// # Errors
+    /// When it is not what [`Self::key`] and [`Self::value`] write.
+    pub fn read(key: &[u8], value: &[u8]) -> Result<Self, NotAPane> {
+        let (monitor, rest) = take_component(key).ok_or(NotAPane::Key)?;
+        let (segment, []) = take_component(rest).ok_or(NotAPane::Key)? else {
+            return Err(NotAPane::Key);
+        };
+        Ok(Self {
+            monitor: monitor.into(),
+            segment: segment.into(),
+            content: decode(value)?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::histogram::{Histogram, Layout, Span};
+    use crate::ids::{Offset, Timestamp};
+    use crate::window::PaneNumber;
+
+    fn shipped(monitor: &str, segment: &str) -> ShippedPane {
+        ShippedPane {
+            monitor: monitor.into(),
+            segment: segment.into(),
+            content: Content::Count(CountPane {
+                partition: Partition(3),
+                size: 1000,
+                every: 100,
+                reference_version: "0123456789abcdef".into(),
+                publication: 7,
+                pane: Pane {
+                    number: PaneNumber(12),
+                    histogram: Histogram::new(&Layout::new([4, 2])),
+                    span: Some(Span::of(Offset(5), Some(Timestamp(1)))),
+                },
+            }),
+        }
+    }
+
+    #[test]
+    fn message_reads_back() {
+        for (monitor, segment) in [("m", ""), ("", "country=DE"), ("a\0b", "\0")] {
+            let pane = shipped(monitor, segment);
+            assert_eq!(ShippedPane::read(&pane.key(), &pane.value()), Ok(pane));
+        }
+    }
+
+    #[test]
+    fn foreign_message_is_an_error_that_says_what_it_is() {
+        let pane = shipped("m", "");
+        assert_eq!(ShippedPane::read(b"m", &pane.value()), Err(NotAPane::Key));
+        let mut key = pane.key();
+        key.push(1);
+        assert_eq!(ShippedPane::read(&key, &pane.value()), Err(NotAPane::Key));
+        assert_eq!(ShippedPane::read(&pane.key(), b""), Err(NotAPane::Value(CorruptValue::Empty)));
+        let text = ShippedPane::read(&pane.key(), &[9]).unwrap_err().to_string();
+        assert!(text.contains("format version 9"), "{text}");
+    }
+}
