@@ -219,6 +219,15 @@ impl Bins {
         u32::try_from(bins).unwrap_or(u32::MAX)
     }
 
+    /// Smallest and largest reference value; `None` for categories.
+    #[must_use]
+    pub fn range(&self) -> Option<(f64, f64)> {
+        match self {
+            Self::Edges { range, .. } | Self::Discrete { range, .. } => *range,
+            Self::Categorical { .. } => None,
+        }
+    }
+
     /// A missing value.
     #[must_use]
     pub fn missing(&self, missing: Missing) -> Observation {

@@ -1,7 +1,7 @@
 //! The dataflow of Leeway: from a record's bytes to drift events.
 //!
 //! ```text
-//! value --json--> fields --binning--> observations --pane--> window --psi, significance--> drift events
+//! value --json--> fields --binning--> observations --pane--> window --metrics, significance--> drift events
 //!                    \--> rejected: a dead letter                \--> puts: the state's changed keys
 //! ```
 //!
@@ -19,6 +19,7 @@ pub mod graph;
 pub mod histogram;
 pub mod ids;
 pub mod json;
+pub mod metric;
 pub mod processor;
 pub mod psi;
 pub mod record;
