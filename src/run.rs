@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use leeway_topology::metric::Metric;
 use leeway_topology::processor::{Monitor, Publication, References as _};
 use leeway_topology::reference::Reference;
 use leeway_topology::significance::{noise_floor, window_below_noise};
@@ -266,8 +267,11 @@ fn warn_of_noise(monitors: &[Arc<Monitor>], references: &ReferenceSet) {
         };
         // How many records a window of time has is not known.
         let Window::Count(window) = monitor.window else { continue };
-        let threshold = monitor.thresholds.possible_drift;
         for feature in reference.features() {
+            let (Metric::Psi, thresholds) = monitor.criteria.decision(feature) else {
+                continue;
+            };
+            let threshold = thresholds.possible_drift;
             let floor = noise_floor(feature.counts(), window.size());
             if floor > threshold {
                 let takes = window_below_noise(feature.counts(), threshold).map_or_else(

@@ -9,8 +9,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use leeway_topology::drift::Thresholds;
-use leeway_topology::processor::Monitor;
+use leeway_topology::drift::{Criteria, Thresholds};
 use leeway_topology::reference::Reference;
 
 use super::reference::{BinningArgs, read};
@@ -81,7 +80,7 @@ pub struct Args {
 /// # Errors
 /// When an argument makes no sense, a file cannot be read or written, or there are no rows.
 pub fn execute(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
-    let criteria = args.monitor()?.criteria();
+    let criteria = args.criteria()?;
     let format = args.current_format.map_or_else(|| Format::of(&args.current), Ok)?;
     let reference = Arc::new(args.reference()?);
     let progress = Progress::begin();
@@ -130,21 +129,22 @@ pub fn execute(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
 
 impl Args {
     /// The settings, as those of a monitor: refused by the same rules.
-    fn monitor(&self) -> Result<Monitor, ConfigError> {
-        let monitor = Monitor {
+    fn criteria(&self) -> Result<Criteria, ConfigError> {
+        let criteria = Criteria {
             thresholds: Thresholds {
                 possible_drift: self.possible_drift,
                 drift: self.drift,
             },
             epsilon: self.epsilon,
             significance: self.significance,
-            ..Monitor::new("check", "")
+            ..Criteria::default()
         };
-        let fault = |error: String| ConfigError {
-            faults: vec![error.replace("monitor `check`: ", "")],
-        };
-        monitor.validate().map_err(|error| fault(error.to_string()))?;
-        Ok(monitor)
+        match criteria.validate() {
+            Ok(()) => Ok(criteria),
+            Err(fault) => Err(ConfigError {
+                faults: vec![fault.to_string()],
+            }),
+        }
     }
 
     fn reference(&self) -> anyhow::Result<Reference> {

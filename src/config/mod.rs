@@ -19,7 +19,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use leeway_topology::drift::Thresholds;
+use leeway_topology::drift::{Criteria, Thresholds};
 use leeway_topology::processor::{InvalidMonitor, Monitor, Scopes};
 use leeway_topology::window::Window;
 
@@ -221,9 +221,12 @@ impl MonitorConfig {
             window: self.window,
             timestamp_field: self.timestamp_field.as_deref().map(Into::into),
             min_samples: self.min_samples,
-            thresholds: self.thresholds,
-            epsilon: self.epsilon,
-            significance: self.significance,
+            criteria: Criteria {
+                thresholds: self.thresholds,
+                epsilon: self.epsilon,
+                significance: self.significance,
+                ..Criteria::default()
+            },
             features: self.features.clone(),
         };
         monitor.validate()?;

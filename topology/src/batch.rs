@@ -94,17 +94,8 @@ impl Batch {
 mod tests {
     use super::*;
     use crate::binning::Binning;
-    use crate::drift::{Status, Thresholds};
+    use crate::drift::Status;
     use crate::reference::{ColumnType, ReferenceBuilder};
-
-    const CRITERIA: Criteria = Criteria {
-        thresholds: Thresholds {
-            possible_drift: 0.1,
-            drift: 0.25,
-        },
-        epsilon: 1e-4,
-        significance: 0.001,
-    };
 
     fn reference() -> Arc<Reference> {
         let columns = [("x".to_owned(), ColumnType::Number), ("plan".to_owned(), ColumnType::Text)];
@@ -126,9 +117,9 @@ mod tests {
         }
         cells.push_cells([None, Some(Cell::Missing)]).unwrap();
         json.push_json(b"{\"plan\": null}").unwrap();
-        assert_eq!(cells.check(&CRITERIA), json.check(&CRITERIA));
+        assert_eq!(cells.check(&Criteria::default()), json.check(&Criteria::default()));
         assert_eq!(cells.rows(), 501);
-        let (features, _) = cells.check(&CRITERIA);
+        let (features, _) = cells.check(&Criteria::default());
         assert_eq!((features[0].counts.last(), features[0].sides), (Some(&1), Some((67, 0))));
     }
 
@@ -143,9 +134,9 @@ mod tests {
                 .push_cells([Some(Cell::Number(f64::from(row) / 2.0)), Some(Cell::Text(plan))])
                 .unwrap();
         }
-        let (_, summary) = same.check(&CRITERIA);
+        let (_, summary) = same.check(&Criteria::default());
         assert_eq!((summary.psi, summary.status), (0.0, Status::NoDrift));
-        let (features, summary) = other.check(&CRITERIA);
+        let (features, summary) = other.check(&Criteria::default());
         assert_eq!([features[0].check.status, features[1].check.status], [Status::Drift, Status::NoDrift]);
         assert_eq!((summary.feature_count, summary.drifted_features), (2, 1));
     }

@@ -1,7 +1,12 @@
 //! From counts to a verdict: one check of one feature, and the summary of all features of a check.
 //!
-//! The status is that of the PSI against two thresholds, but a PSI that can be chance is `no_drift`: with significance on, a feature's p-value
-//! must be below `significance / features`, so that the level holds for the check as a whole (Bonferroni), however many features it has.
+//! ```text
+//! counts --psi, metrics--> values --thresholds--\
+//!        --two-sample test--> p-values of all features --correction--> significant? --> status --> summary
+//! ```
+//!
+//! The status is that of the deciding metric, PSI unless somebody says otherwise, against two thresholds. But what can be chance is `no_drift`: with
+//! significance on, the p-value must be below a cut-off by which the level holds for the check as a whole, however many features it has.
 
 use std::fmt;
 
@@ -9,18 +14,24 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::histogram::{Counts, Layout};
-use crate::reference::Reference;
-use crate::{psi, significance};
+use crate::metric::{self, Measurements, Metric};
+use crate::psi;
+use crate::reference::{FeatureReference, Reference};
+use crate::significance::{TwoSampleTest, psi_null_mean};
+
+mod criteria;
+
+pub use criteria::{Criteria, InvalidCriteria, SummaryRule};
 
 /// The verdict of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, Encode, Decode)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// PSI below the first threshold, or not significant.
+    /// Below the first threshold, or not significant.
     NoDrift,
-    /// PSI at or above the first threshold.
+    /// At or above the first threshold.
     PossibleDrift,
-    /// PSI at or above the second threshold.
+    /// At or above the second threshold.
     Drift,
 }
 
@@ -42,7 +53,7 @@ impl fmt::Display for Status {
     }
 }
 
-/// From which PSI on a check says what.
+/// From which value of the deciding metric on a check says what.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Thresholds {
     /// At or above: possible drift.
@@ -51,6 +62,7 @@ pub struct Thresholds {
     pub drift: f64,
 }
 
+/// Those of PSI by convention (Siddiqi 2006, "Credit risk scorecards").
 impl Default for Thresholds {
     fn default() -> Self {
         Self {
@@ -61,12 +73,12 @@ impl Default for Thresholds {
 }
 
 impl Thresholds {
-    /// The status of a PSI that is not chance.
+    /// The status of a value that is not chance.
     #[must_use]
-    pub fn status(&self, psi: f64) -> Status {
-        if psi >= self.drift {
+    pub fn status(&self, value: f64) -> Status {
+        if value >= self.drift {
             Status::Drift
-        } else if psi >= self.possible_drift {
+        } else if value >= self.possible_drift {
             Status::PossibleDrift
         } else {
             Status::NoDrift
@@ -74,27 +86,18 @@ impl Thresholds {
     }
 }
 
-/// What a check asks.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Criteria {
-    /// From which PSI on.
-    pub thresholds: Thresholds,
-    /// The floor of a bin's fraction, above 0.
-    pub epsilon: f64,
-    /// The level of the check as a whole; 0 takes every PSI for what it is.
-    pub significance: f64,
-}
-
 /// What a check found for one feature.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FeatureCheck {
     /// The population stability index.
     pub psi: f64,
+    /// The metrics beside it.
+    pub measurements: Measurements,
     /// That reference and window have one distribution.
     pub p_value: f64,
     /// What PSI is on average when nothing drifted.
     pub psi_null_mean: f64,
-    /// Whether the p-value is below this feature's share of the level; `None` when significance is off.
+    /// Whether the p-value is below the check's cut-off; `None` when significance is off.
     pub significant: Option<bool>,
     /// The verdict.
     pub status: Status,
@@ -116,9 +119,9 @@ pub struct CheckedFeature {
 /// What a check found over all its features.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Summary {
-    /// The mean of the features' PSI.
+    /// The weighted mean of the features' PSI.
     pub psi: f64,
-    /// The verdict on the mean.
+    /// The verdict, by [`Criteria::summary`].
     pub status: Status,
     /// Features checked.
     pub feature_count: u64,
@@ -126,65 +129,114 @@ pub struct Summary {
     pub drifted_features: u64,
 }
 
-impl Criteria {
-    /// Checks one feature of a check of `features` features. Both slices hold its bins in order; neither is without records.
-    #[must_use]
-    pub fn check(&self, reference: &[u64], window: &[u64], features: usize) -> FeatureCheck {
-        let contributions = psi::contributions(reference, window, self.epsilon);
-        let psi = psi::sum(&contributions);
-        let (p_value, df) = significance::p_value(reference, window);
-        let significant = (self.significance > 0.0).then(|| p_value < self.significance / features as f64);
-        FeatureCheck {
-            psi,
-            p_value,
-            psi_null_mean: significance::psi_null_mean(df, reference.iter().sum(), window.iter().sum()),
-            significant,
-            status: self.status(psi, significant),
-            top: top(&contributions),
-        }
-    }
+/// What is counted of one feature before the verdict, which depends on all features' p-values.
+struct Counted {
+    counts: Vec<u64>,
+    sides: Option<(u64, u64)>,
+    test: TwoSampleTest,
+    p_value: f64,
+}
 
+impl Criteria {
     /// Checks every feature of a reference over a window, in the reference's order, and sums up. The window is of this layout, and not without records.
     #[must_use]
     pub fn check_all(&self, reference: &Reference, layout: &Layout, window: &impl Counts) -> (Vec<CheckedFeature>, Summary) {
         let features = reference.features();
-        let checked: Vec<CheckedFeature> = features
+        let counted: Vec<Counted> = features
             .iter()
             .enumerate()
             .map(|(index, feature)| {
                 let counts = window.bins(layout, index);
-                CheckedFeature {
-                    check: self.check(feature.counts(), &counts, features.len()),
+                let test = TwoSampleTest::new(feature.counts(), &counts);
+                Counted {
                     sides: (!feature.is_categorical()).then(|| window.sides(layout, index)),
+                    p_value: test.p_value(),
                     counts,
+                    test,
                 }
             })
             .collect();
-        let checks: Vec<FeatureCheck> = checked.iter().map(|feature| feature.check).collect();
-        let summary = self.summarize(&checks);
+        let cutoff = (self.significance > 0.0).then(|| {
+            let p_values: Vec<f64> = counted.iter().map(|counted| counted.p_value).collect();
+            self.correction.cutoff(self.significance, &p_values)
+        });
+        let checked: Vec<CheckedFeature> = std::iter::zip(features, counted)
+            .map(|(feature, counted)| self.check(feature, counted, cutoff))
+            .collect();
+        let summary = self.summarize(features, &checked);
         (checked, summary)
     }
 
-    /// Sums a check up: the mean PSI, which is `no_drift` when significance is on and no feature is significant.
-    #[must_use]
-    pub fn summarize(&self, checks: &[FeatureCheck]) -> Summary {
-        // At least 1, so that a summary of nothing is 0 and not NaN.
-        let count = checks.len().max(1) as f64;
-        let psi = checks.iter().fold(0.0, |sum, check| sum + check.psi) / count;
-        let significant = (self.significance > 0.0).then(|| checks.iter().any(|check| check.significant == Some(true)));
-        Summary {
+    /// Checks one feature; significant is what has a p-value below `cutoff`.
+    fn check(&self, feature: &FeatureReference, counted: Counted, cutoff: Option<f64>) -> CheckedFeature {
+        let Counted {
+            counts,
+            sides,
+            test,
+            p_value,
+        } = counted;
+        let contributions = psi::contributions(feature.counts(), &counts, self.epsilon);
+        let psi = psi::sum(&contributions);
+        let measurements = self.measure(feature, &counts, sides.unwrap_or_default(), &test);
+        let significant = cutoff.map(|cutoff| p_value < cutoff);
+        let status = match self.decision(feature) {
+            _ if significant == Some(false) => Status::NoDrift,
+            (Metric::Psi, thresholds) => thresholds.status(psi),
+            (metric, thresholds) => match measurements.get(metric) {
+                Some(value) => thresholds.status(value),
+                None => self.thresholds_of(Metric::Psi).status(psi),
+            },
+        };
+        let check = FeatureCheck {
             psi,
-            status: self.status(psi, significant),
-            feature_count: checks.len() as u64,
-            drifted_features: checks.iter().filter(|check| check.status == Status::Drift).count() as u64,
+            measurements,
+            p_value,
+            psi_null_mean: psi_null_mean(test.df(), feature.counts().iter().sum(), counts.iter().sum()),
+            significant,
+            status,
+            top: top(&contributions),
+        };
+        CheckedFeature { check, counts, sides }
+    }
+
+    /// The metrics beside PSI that are asked for.
+    fn measure(&self, feature: &FeatureReference, window: &[u64], sides: (u64, u64), test: &TwoSampleTest) -> Measurements {
+        let (bins, reference) = (feature.bins(), feature.counts());
+        let asks_for = |metric| self.asks_for(metric);
+        Measurements {
+            js: asks_for(Metric::Js).then(|| metric::js_distance(reference, window)).flatten(),
+            ks: asks_for(Metric::Ks).then(|| metric::ks(bins, reference, window, sides)).flatten(),
+            wasserstein: asks_for(Metric::Wasserstein)
+                .then(|| metric::wasserstein(bins, reference, window, sides))
+                .flatten(),
+            chi2_p_value: asks_for(Metric::Chi2).then(|| test.pearson_p_value()),
         }
     }
 
-    fn status(&self, psi: f64, significant: Option<bool>) -> Status {
-        if significant == Some(false) {
-            Status::NoDrift
-        } else {
-            self.thresholds.status(psi)
+    /// Sums a check up; `no_drift` when significance is on and no feature is significant.
+    fn summarize(&self, features: &[FeatureReference], checked: &[CheckedFeature]) -> Summary {
+        let (mut sum, mut weights) = (0.0, 0.0);
+        for (feature, CheckedFeature { check, .. }) in std::iter::zip(features, checked) {
+            let weight = self.weight(feature);
+            sum += weight * check.psi;
+            weights += weight;
+        }
+        // A summary of nothing is 0 and not NaN.
+        let psi = if weights > 0.0 { sum / weights } else { 0.0 };
+        let at_least = |status| checked.iter().filter(|feature| feature.check.status >= status).count() as u64;
+        let reaches = |status, share| at_least(status) as f64 / checked.len() as f64 >= share;
+        let status = match self.summary {
+            _ if checked.iter().all(|feature| feature.check.significant == Some(false)) => Status::NoDrift,
+            SummaryRule::Mean => self.thresholds_of(Metric::Psi).status(psi),
+            SummaryRule::Share { at_least } if reaches(Status::Drift, at_least) => Status::Drift,
+            SummaryRule::Share { at_least } if reaches(Status::PossibleDrift, at_least) => Status::PossibleDrift,
+            SummaryRule::Share { .. } => Status::NoDrift,
+        };
+        Summary {
+            psi,
+            status,
+            feature_count: checked.len() as u64,
+            drifted_features: at_least(Status::Drift),
         }
     }
 }
@@ -201,89 +253,4 @@ fn top(contributions: &[f64]) -> Option<(usize, f64)> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn criteria(significance: f64) -> Criteria {
-        Criteria {
-            thresholds: Thresholds::default(),
-            epsilon: 1e-4,
-            significance,
-        }
-    }
-
-    fn found(psi: f64, significant: Option<bool>, status: Status) -> FeatureCheck {
-        FeatureCheck {
-            psi,
-            p_value: 0.5,
-            psi_null_mean: 0.01,
-            significant,
-            status,
-            top: None,
-        }
-    }
-
-    #[test]
-    fn threshold_itself_belongs_to_the_higher_status() {
-        let thresholds = Thresholds::default();
-        assert_eq!(thresholds.status(0.1_f64.next_down()), Status::NoDrift);
-        assert_eq!(thresholds.status(0.1), Status::PossibleDrift);
-        assert_eq!(thresholds.status(0.25_f64.next_down()), Status::PossibleDrift);
-        assert_eq!(thresholds.status(0.25), Status::Drift);
-    }
-
-    #[test]
-    fn large_psi_that_can_be_chance_is_no_drift() {
-        let check = criteria(0.001).check(&[500, 500], &[1, 0], 1);
-        assert!(check.psi > 1.0);
-        assert_eq!((check.significant, check.status), (Some(false), Status::NoDrift));
-        let trusting = criteria(0.0).check(&[500, 500], &[1, 0], 1);
-        assert_eq!((trusting.significant, trusting.status), (None, Status::Drift));
-    }
-
-    #[test]
-    fn level_is_shared_among_the_features_of_a_check() {
-        let (reference, window) = ([5000, 5000], [70, 30]);
-        let p = criteria(0.001).check(&reference, &window, 1).p_value;
-        let level = p * 1.5;
-        assert_eq!(criteria(level).check(&reference, &window, 1).significant, Some(true));
-        assert_eq!(criteria(level).check(&reference, &window, 2).significant, Some(false));
-        assert_eq!(
-            criteria(p).check(&reference, &window, 1).significant,
-            Some(false),
-            "p must be below the level, not at it"
-        );
-    }
-
-    #[test]
-    fn top_bin_is_the_first_of_equals_and_absent_when_psi_is_zero() {
-        assert_eq!(top(&[0.0, 0.2, 0.1, 0.2]), Some((1, 0.2)));
-        assert_eq!(criteria(0.0).check(&[5, 5], &[5, 5], 1).top, None);
-    }
-
-    #[test]
-    fn summary_needs_one_significant_feature() {
-        let quiet = found(0.5, Some(false), Status::NoDrift);
-        let loud = found(0.3, Some(true), Status::Drift);
-        assert_eq!(criteria(0.001).summarize(&[quiet, quiet]).status, Status::NoDrift);
-        let summary = criteria(0.001).summarize(&[quiet, loud]);
-        assert_eq!(
-            summary,
-            Summary {
-                psi: 0.4,
-                status: Status::Drift,
-                feature_count: 2,
-                drifted_features: 1
-            }
-        );
-        let trusting = found(0.3, None, Status::Drift);
-        assert_eq!(criteria(0.0).summarize(&[trusting]).status, Status::Drift);
-    }
-
-    #[test]
-    fn texts_of_a_status_are_one() {
-        for status in [Status::NoDrift, Status::PossibleDrift, Status::Drift] {
-            assert_eq!(serde_json::to_string(&status).unwrap(), format!("{:?}", status.as_str()));
-        }
-    }
-}
+mod tests;

@@ -124,6 +124,15 @@ pub struct DriftEvent {
     pub reference_version: Arc<str>,
     /// For time windows: what closed it.
     pub closed_by: Option<ClosedBy>,
+    /// The Jensen-Shannon distance. This and what follows: `None` on the summary, and where the monitor does not ask for it or it is not defined,
+    /// see [`crate::metric`].
+    pub js: Option<f64>,
+    /// The Kolmogorov-Smirnov statistic.
+    pub ks: Option<f64>,
+    /// The Wasserstein distance, in the feature's unit.
+    pub wasserstein: Option<f64>,
+    /// The p-value of Pearson's test.
+    pub chi2_p_value: Option<f64>,
 }
 
 /// Why bytes are no drift event of this version.
@@ -163,7 +172,7 @@ impl DriftEvent {
         serde_json::to_vec(self).expect("a drift event serialises")
     }
 
-    /// Reads an event; fields that are not known are ignored.
+    /// Reads an event; fields that are not known are ignored, and those that earlier releases did not write are `None`.
     ///
     /// # Errors
     /// [`EventError::UnknownKind`] for events of other kinds, whatever their fields; [`EventError::Malformed`] for all else.

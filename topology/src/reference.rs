@@ -195,21 +195,28 @@ impl Reference {
         }
     }
 
+    /// Whether it has these features.
+    ///
+    /// # Errors
+    /// When it lacks one of them.
+    pub fn require<'a>(&self, features: impl IntoIterator<Item = &'a String>) -> Result<(), ReferenceError> {
+        let is_there = |wanted: &String| self.features.iter().any(|feature| *feature.name == **wanted);
+        match features.into_iter().find(|wanted| !is_there(wanted)) {
+            None => Ok(()),
+            Some(missing) => Err(ReferenceError::NoSuchFeature {
+                monitor: self.monitor.clone(),
+                feature: missing.clone(),
+                known: self.features.iter().map(|feature| &*feature.name).collect::<Vec<_>>().join(", "),
+            }),
+        }
+    }
+
     /// The same reference with these features only, in the reference's own order. The version stays that of the whole.
     ///
     /// # Errors
     /// When it lacks one of them.
     pub fn select(&self, features: &[String]) -> Result<Self, ReferenceError> {
-        if let Some(missing) = features
-            .iter()
-            .find(|wanted| self.features.iter().all(|feature| *feature.name != ***wanted))
-        {
-            return Err(ReferenceError::NoSuchFeature {
-                monitor: self.monitor.clone(),
-                feature: missing.clone(),
-                known: self.features.iter().map(|feature| &*feature.name).collect::<Vec<_>>().join(", "),
-            });
-        }
+        self.require(features)?;
         let selected = self
             .features
             .iter()
@@ -354,10 +361,7 @@ impl FeatureReference {
     /// Smallest and largest finite value of the reference.
     #[must_use]
     pub fn range(&self) -> Option<(f64, f64)> {
-        match &self.bins {
-            Bins::Edges { range, .. } | Bins::Discrete { range, .. } => *range,
-            Bins::Categorical { .. } => None,
-        }
+        self.bins.range()
     }
 }
 

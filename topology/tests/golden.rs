@@ -66,8 +66,8 @@ fn check(vector: &Value, reference: &Reference) -> DriftEvent {
     let mut monitor = Monitor::new("default", "drift-data");
     monitor.window = Window::Count(CountWindow::new(size, size).unwrap());
     monitor.min_samples = 1;
-    monitor.epsilon = vector["epsilon"].as_f64().unwrap();
-    monitor.significance = 0.0;
+    monitor.criteria.epsilon = vector["epsilon"].as_f64().unwrap();
+    monitor.criteria.significance = 0.0;
     let mut references = PublishedReferences::default();
     references.publish(Arc::new(reference.clone()));
     let mut driver = TestDriver::new("golden", vec![monitor], references);

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Arc;
 
-use leeway_topology::drift::Thresholds;
+use leeway_topology::drift::{Criteria, Thresholds};
 use leeway_topology::ids::{Offset, Partition, Timestamp};
 use leeway_topology::processor::{Disposition, Monitor, PublishedReferences};
 use leeway_topology::record::InputRecord;
@@ -71,11 +71,14 @@ impl Fixture {
         let monitor = Monitor {
             window: Window::Count(CountWindow::new(number("window_size"), number("check_interval")).unwrap()),
             min_samples: number("min_samples"),
-            epsilon: self.spec["epsilon"].as_f64().unwrap(),
-            significance: self.spec["significance"].as_f64().unwrap(),
-            thresholds: Thresholds {
-                possible_drift: self.spec["thresholds"]["possible"].as_f64().unwrap(),
-                drift: self.spec["thresholds"]["drift"].as_f64().unwrap(),
+            criteria: Criteria {
+                epsilon: self.spec["epsilon"].as_f64().unwrap(),
+                significance: self.spec["significance"].as_f64().unwrap(),
+                thresholds: Thresholds {
+                    possible_drift: self.spec["thresholds"]["possible"].as_f64().unwrap(),
+                    drift: self.spec["thresholds"]["drift"].as_f64().unwrap(),
+                },
+                ..Criteria::default()
             },
             ..Monitor::new("default", "drift-data")
         };

@@ -34,6 +34,10 @@ fn event(partition: i32, feature: &str, psi: f64, status: Status) -> DriftEvent 
         drifted_features: None,
         reference_version: "v".into(),
         closed_by: None::<ClosedBy>,
+        js: None,
+        ks: None,
+        wasserstein: None,
+        chi2_p_value: None,
     }
 }
 

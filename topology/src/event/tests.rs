@@ -32,6 +32,10 @@ fn summary() -> DriftEvent {
         drifted_features: Some(0),
         reference_version: "abc".into(),
         closed_by: None,
+        js: None,
+        ks: None,
+        wasserstein: None,
+        chi2_p_value: None,
     }
 }
 
@@ -42,7 +46,8 @@ fn every_field_is_present_in_the_order_of_the_format() {
         r#""segment":null,"feature":"*","psi":0.0,"p_value":null,"psi_null_mean":null,"significant":null,"status":"no_drift","#,
         r#""previous_status":null,"record_count":100,"window_count":100,"missing_count":null,"below_range_count":null,"above_range_count":null,"#,
         r#""window_start_offset":0,"window_end_offset":99,"window_start_ms":-1,"window_end_ms":-1,"counts":null,"top_bin":null,"#,
-        r#""top_bin_contribution":null,"feature_count":2,"drifted_features":0,"reference_version":"abc","closed_by":null}"#
+        r#""top_bin_contribution":null,"feature_count":2,"drifted_features":0,"reference_version":"abc","closed_by":null,"#,
+        r#""js":null,"ks":null,"wasserstein":null,"chi2_p_value":null}"#
     );
     assert_eq!(String::from_utf8(summary().to_json()).unwrap(), expected);
 }
@@ -54,12 +59,21 @@ fn event_reads_back_and_unknown_fields_are_ignored() {
     event.counts = Some(vec![1, 2, 3]);
     event.closed_by = Some(ClosedBy::Idle);
     event.psi = 0.1 + 0.2;
+    event.js = Some(0.1 / 3.0);
     assert_eq!(DriftEvent::from_json(&event.to_json()).unwrap(), event);
     let mut value: serde_json::Value = serde_json::from_slice(&event.to_json()).unwrap();
     value["added_later"] = serde_json::json!({"x": [1]});
     assert_eq!(DriftEvent::from_json(value.to_string().as_bytes()).unwrap(), event);
     assert!(event.is_summary());
     assert_eq!(event.key(), "*");
+}
+
+#[test]
+fn event_of_a_release_without_the_metrics_beside_psi_reads() {
+    let json = String::from_utf8(summary().to_json()).unwrap();
+    let earlier = json.replace(r#","js":null,"ks":null,"wasserstein":null,"chi2_p_value":null"#, "");
+    assert_ne!(earlier, json);
+    assert_eq!(DriftEvent::from_json(earlier.as_bytes()).unwrap(), summary());
 }
 
 #[test]

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::drift::{Criteria, Thresholds};
+use crate::drift::{Criteria, InvalidCriteria};
 use crate::event::{SUMMARY, Scope};
 use crate::window::Window;
 
 /// What to watch on a topic, and when it counts as drift.
 ///
-/// Thresholds, epsilon, significance and `min_samples` may change between two runs and hold from the next check on. The window and the features
-/// may not: stored panes are cut by them.
+/// The criteria and `min_samples` may change between two runs and hold from the next check on. The window and the features may not: stored panes are
+/// cut by them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Monitor {
     /// Its name, unique in the application.
@@ -28,12 +28,8 @@ pub struct Monitor {
     pub timestamp_field: Option<Arc<str>>,
     /// No check before the partition has that many records.
     pub min_samples: u64,
-    /// From which PSI on a check says what.
-    pub thresholds: Thresholds,
-    /// Floor of a bin's fraction.
-    pub epsilon: f64,
-    /// Level of a check as a whole; 0: off.
-    pub significance: f64,
+    /// What its checks ask.
+    pub criteria: Criteria,
     /// The reference's features to watch, in this order; `None`: all.
     pub features: Option<Vec<String>>,
 }
@@ -70,35 +66,15 @@ impl Scopes {
 /// A setting that makes no sense.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum InvalidMonitor {
-    /// A threshold is not positive and finite, or they are in the wrong order.
-    #[error(
-        "monitor `{monitor}`: thresholds possible_drift = {possible_drift} and drift = {drift}: both must be above 0, drift not below possible_drift"
-    )]
-    Thresholds {
+    /// What its checks ask makes no sense.
+    #[error("monitor `{monitor}`: {fault}")]
+    Criteria {
         /// Which monitor.
         monitor: Arc<str>,
-        /// The first threshold.
-        possible_drift: f64,
-        /// The second.
-        drift: f64,
+        /// What is wrong.
+        fault: InvalidCriteria,
     },
-    /// Outside (0, 1).
-    #[error("monitor `{monitor}`: epsilon = {epsilon}: must be above 0 and below 1")]
-    Epsilon {
-        /// Which monitor.
-        monitor: Arc<str>,
-        /// The value.
-        epsilon: f64,
-    },
-    /// Outside [0, 1).
-    #[error("monitor `{monitor}`: significance = {significance}: must be at least 0 (off) and below 1")]
-    Significance {
-        /// Which monitor.
-        monitor: Arc<str>,
-        /// The value.
-        significance: f64,
-    },
-    /// An empty list, an empty or reserved name, or a name twice.
+    /// An empty list, an empty or reserved name, a name twice, or one that has settings but is not watched.
     #[error("monitor `{monitor}`: features: {fault}")]
     Features {
         /// Which monitor.
@@ -121,9 +97,7 @@ impl Monitor {
             window: Window::default(),
             timestamp_field: None,
             min_samples: 100,
-            thresholds: Thresholds::default(),
-            epsilon: 1e-4,
-            significance: 1e-3,
+            criteria: Criteria::default(),
             features: None,
         }
     }
@@ -134,39 +108,13 @@ impl Monitor {
     /// The first one that makes no sense, with its value.
     pub fn validate(&self) -> Result<(), InvalidMonitor> {
         let monitor = || Arc::clone(&self.name);
-        let Thresholds { possible_drift, drift } = self.thresholds;
-        if !(possible_drift > 0.0 && drift >= possible_drift && drift.is_finite()) {
-            return Err(InvalidMonitor::Thresholds {
-                monitor: monitor(),
-                possible_drift,
-                drift,
-            });
-        }
-        if !(self.epsilon > 0.0 && self.epsilon < 1.0) {
-            return Err(InvalidMonitor::Epsilon {
-                monitor: monitor(),
-                epsilon: self.epsilon,
-            });
-        }
-        if !(0.0..1.0).contains(&self.significance) {
-            return Err(InvalidMonitor::Significance {
-                monitor: monitor(),
-                significance: self.significance,
-            });
-        }
-        match self.features.as_deref().and_then(fault) {
+        self.criteria
+            .validate()
+            .map_err(|fault| InvalidMonitor::Criteria { monitor: monitor(), fault })?;
+        let Some(features) = &self.features else { return Ok(()) };
+        match fault(features).or_else(|| not_watched(&self.criteria, features)) {
             Some(fault) => Err(InvalidMonitor::Features { monitor: monitor(), fault }),
             None => Ok(()),
-        }
-    }
-
-    /// What its checks ask.
-    #[must_use]
-    pub fn criteria(&self) -> Criteria {
-        Criteria {
-            thresholds: self.thresholds,
-            epsilon: self.epsilon,
-            significance: self.significance,
         }
     }
 }
@@ -187,6 +135,12 @@ fn fault(features: &[String]) -> Option<String> {
     })
 }
 
+/// A setting of a feature that the list does not have.
+fn not_watched(criteria: &Criteria, features: &[String]) -> Option<String> {
+    let name = criteria.named_features().find(|name| !features.contains(name))?;
+    Some(format!("{name:?} has thresholds or a weight of its own, but is not in the list"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -200,9 +154,9 @@ mod tests {
     #[test]
     fn defaults_are_valid() {
         assert_eq!(with(|_| {}), Ok(()));
-        assert_eq!(with(|monitor| monitor.significance = 0.0), Ok(()));
+        assert_eq!(with(|monitor| monitor.criteria.significance = 0.0), Ok(()));
         assert_eq!(
-            with(|monitor| monitor.thresholds.possible_drift = 0.25),
+            with(|monitor| monitor.criteria.thresholds.possible_drift = 0.25),
             Ok(()),
             "no possible drift at all"
         );
@@ -211,13 +165,27 @@ mod tests {
     #[test]
     fn each_senseless_setting_is_named_with_its_value() {
         let text = |change: fn(&mut Monitor)| with(change).unwrap_err().to_string();
-        assert!(text(|monitor| monitor.thresholds.drift = 0.05).contains("drift = 0.05"));
-        assert!(text(|monitor| monitor.thresholds.possible_drift = f64::NAN).contains("possible_drift = NaN"));
-        assert!(text(|monitor| monitor.epsilon = 0.0).contains("epsilon = 0"));
-        assert!(text(|monitor| monitor.significance = 1.0).contains("significance = 1"));
-        assert!(text(|monitor| monitor.significance = f64::NAN).contains("significance = NaN"));
+        assert!(text(|monitor| monitor.criteria.thresholds.drift = 0.05).contains("drift = 0.05"));
+        assert!(text(|monitor| monitor.criteria.thresholds.possible_drift = f64::NAN).contains("possible_drift = NaN"));
+        assert!(text(|monitor| monitor.criteria.epsilon = 0.0).contains("epsilon = 0"));
+        assert!(text(|monitor| monitor.criteria.significance = 1.0).contains("significance = 1"));
+        assert!(text(|monitor| monitor.criteria.significance = f64::NAN).contains("significance = NaN"));
+        assert!(text(|monitor| monitor.criteria.epsilon = 0.0).starts_with("monitor `m`: epsilon"));
         assert!(text(|monitor| monitor.features = Some(vec![])).contains("empty list"));
         assert!(text(|monitor| monitor.features = Some(vec!["*".to_owned()])).contains("\"*\" is no feature name"));
         assert!(text(|monitor| monitor.features = Some(vec!["a".to_owned(), "a".to_owned()])).contains("\"a\" stands there twice"));
+    }
+
+    #[test]
+    fn settings_of_a_feature_that_is_not_watched_are_refused() {
+        let weigh = |monitor: &mut Monitor| {
+            monitor.criteria.weights.insert("b".to_owned(), 2.0);
+        };
+        assert_eq!(with(weigh), Ok(()), "which features there are, the reference says");
+        let error = with(|monitor| {
+            weigh(monitor);
+            monitor.features = Some(vec!["a".to_owned()]);
+        });
+        assert!(error.unwrap_err().to_string().contains("\"b\" has thresholds or a weight"));
     }
 }

@@ -12,10 +12,11 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 use crate::codec;
-use crate::drift::Status;
+use crate::drift::{Criteria, Status, Thresholds};
 use crate::event::NO_TIMESTAMP;
 use crate::histogram::{Histogram, Layout, Span};
 use crate::ids::{Offset, Partition};
+use crate::metric::Metric;
 use crate::record::{Missing, Observation, Side};
 use crate::reference::Reference;
 use crate::state::{FeatureHead, ReadStore, StateError, WindowHead, pane_key, window_key};
@@ -51,7 +52,10 @@ fn monitor(name: &str, size: u64, every: u64, min_samples: u64) -> Monitor {
     Monitor {
         window: Window::Count(CountWindow::new(size, every).unwrap()),
         min_samples,
-        significance: 0.0,
+        criteria: Criteria {
+            significance: 0.0,
+            ..Criteria::default()
+        },
         ..Monitor::new(name, "t")
     }
 }
@@ -218,17 +222,41 @@ fn offer_of_the_present_reference_withdraws_another() {
 }
 
 #[test]
-fn reference_that_lacks_a_monitored_feature_is_refused_and_the_present_one_stays() {
-    let mut driver = driver(Monitor {
+fn reference_that_lacks_a_monitored_feature_or_one_with_a_weight_is_refused_and_the_present_one_stays() {
+    let watched = Monitor {
         features: Some(vec!["x".to_owned()]),
         ..monitor("m", 2, 2, 2)
-    });
-    driver.pipe_values(P0, Timestamp(0), xs([1])).unwrap();
-    assert!(driver.publish(reference("m", &[("y", 0.0, [50, 50])])).is_err());
-    driver.commit();
-    driver.restart();
-    let events = driver.pipe_values(P0, Timestamp(0), xs([1; 3])).unwrap().events;
-    assert_eq!(outline(&events), [("x", 2), ("*", 2), ("x", 4), ("*", 4)]);
+    };
+    let mut weighed = monitor("m", 2, 2, 2);
+    weighed.criteria.weights.insert("x".to_owned(), 2.0);
+    for monitor in [watched, weighed] {
+        let mut driver = driver(monitor);
+        driver.pipe_values(P0, Timestamp(0), xs([1])).unwrap();
+        assert!(driver.publish(reference("m", &[("y", 0.0, [50, 50])])).is_err());
+        driver.commit();
+        driver.restart();
+        let events = driver.pipe_values(P0, Timestamp(0), xs([1; 3])).unwrap().events;
+        assert_eq!(outline(&events), [("x", 2), ("*", 2), ("x", 4), ("*", 4)]);
+    }
+}
+
+#[test]
+fn thresholds_of_a_feature_that_the_reference_lacks_keep_a_monitor_from_starting() {
+    let mut monitor = monitor("m", 2, 2, 2);
+    monitor.criteria.feature_thresholds.insert("y".to_owned(), Thresholds::default());
+    let text = inconsistent(driver(monitor).pipe_values(P0, Timestamp(0), xs([1])));
+    assert!(text.contains("has no feature \"y\"; it has x"), "{text}");
+}
+
+#[test]
+fn metrics_that_a_monitor_asks_for_are_in_its_events_but_not_in_the_summary() {
+    let mut monitor = monitor("m", 4, 4, 4);
+    monitor.criteria.metrics = [Metric::Ks, Metric::Wasserstein].into();
+    let events = driver(monitor).pipe_values(P0, Timestamp(0), xs([-5, -5, -5, 20])).unwrap().events;
+    let metrics = |event: &DriftEvent| (event.js, event.ks, event.wasserstein, event.chi2_p_value);
+    // The middles are -5 and 5, and 20 stands at the end of the range, 10.
+    assert_eq!(metrics(&events[0]), (None, Some(0.25), Some(3.75), None));
+    assert_eq!(metrics(&events[1]), (None, None, None, None));
 }
 
 #[test]

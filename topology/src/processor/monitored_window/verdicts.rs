@@ -50,7 +50,7 @@ impl Verdicts {
     pub(super) fn check(&mut self, checker: &Checker<'_>, window: &impl Counts, bounds: Bounds, events: &mut Vec<DriftEvent>) {
         let Measure { reference, layout, .. } = checker.measure;
         let records = window.records();
-        let (checked, summary) = checker.monitor.criteria().check_all(reference, layout, window);
+        let (checked, summary) = checker.monitor.criteria.check_all(reference, layout, window);
         for ((feature, checked), status) in reference.features().iter().zip(checked).zip(&mut self.statuses) {
             let CheckedFeature { check, counts, sides } = checked;
             events.push(DriftEvent {
@@ -64,6 +64,10 @@ impl Verdicts {
                 counts: Some(counts),
                 top_bin: check.top.map(|(bin, _)| feature.label(bin)),
                 top_bin_contribution: check.top.map(|(_, contribution)| contribution),
+                js: check.measurements.js,
+                ks: check.measurements.ks,
+                wasserstein: check.measurements.wasserstein,
+                chi2_p_value: check.measurements.chi2_p_value,
                 ..checker.event(feature.name(), check.psi, check.status, records, bounds)
             });
         }
@@ -110,6 +114,10 @@ impl Checker<'_> {
             drifted_features: None,
             reference_version: Arc::clone(&self.measure.version),
             closed_by: bounds.closed_by,
+            js: None,
+            ks: None,
+            wasserstein: None,
+            chi2_p_value: None,
         }
     }
 }

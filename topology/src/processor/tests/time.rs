@@ -9,7 +9,10 @@ fn timed(size_ms: u64, every_ms: u64, grace_ms: u64, min_samples: u64) -> Monito
     Monitor {
         window: Window::Time(TimeWindow::new(size_ms, every_ms, grace_ms).unwrap()),
         min_samples,
-        significance: 0.0,
+        criteria: Criteria {
+            significance: 0.0,
+            ..Criteria::default()
+        },
         ..Monitor::new("m", "t")
     }
 }
