@@ -1,14 +1,17 @@
-//! Vectors from other libraries: sample in, bins, counts, PSI and p-value out, through the public path (bytes of records in, events out).
+//! Vectors from other libraries: sample in, bins, counts, PSI, p-value and the other metrics out, through the public path (bytes of records in,
+//! events out).
 
 #![expect(clippy::unwrap_used, reason = "a vector that cannot be read is a failed test")]
 
 use std::sync::Arc;
 
-use leeway_topology::binning::Binning;
+use leeway_topology::binning::{Binning, Bins};
 use leeway_topology::event::DriftEvent;
 use leeway_topology::ids::{Partition, Timestamp};
+use leeway_topology::metric::{Metric, js_distance};
 use leeway_topology::processor::{Monitor, PublishedReferences};
 use leeway_topology::reference::{Cell, ColumnType, Reference, ReferenceBuilder};
+use leeway_topology::significance::TwoSampleTest;
 use leeway_topology::test_driver::TestDriver;
 use leeway_topology::window::{CountWindow, Window};
 use serde_json::Value;
@@ -68,6 +71,7 @@ fn check(vector: &Value, reference: &Reference) -> DriftEvent {
     monitor.min_samples = 1;
     monitor.criteria.epsilon = vector["epsilon"].as_f64().unwrap();
     monitor.criteria.significance = 0.0;
+    monitor.criteria.metrics = Metric::ALL.into();
     let mut references = PublishedReferences::default();
     references.publish(Arc::new(reference.clone()));
     let mut driver = TestDriver::new("golden", vec![monitor], references);
@@ -85,13 +89,19 @@ fn close(found: f64, expected: &Value, relative: f64, absolute: f64) -> bool {
     (found - expected).abs() <= relative * expected.abs() + absolute
 }
 
+fn vectors() -> Vec<Value> {
+    let mut paths: Vec<_> = std::fs::read_dir("tests/golden").unwrap().map(|entry| entry.unwrap().path()).collect();
+    paths.sort();
+    assert_eq!(paths.len(), 12);
+    paths
+        .iter()
+        .map(|path| serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap())
+        .collect()
+}
+
 #[test]
 fn every_vector_holds_from_bytes_to_event() {
-    let directory = "tests/golden";
-    let mut seen = 0;
-    for entry in std::fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let vector: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    for vector in vectors() {
         let name = vector["name"].as_str().unwrap();
         let reference = reference(&vector);
         let feature = &reference.features()[0];
@@ -131,7 +141,135 @@ fn every_vector_holds_from_bytes_to_event() {
             "{name}: null mean"
         );
         assert_eq!(serde_json::to_value(event.status).unwrap(), expected["psi_status"], "{name}: status");
-        seen += 1;
     }
-    assert_eq!(seen, 12, "vectors");
+}
+
+#[test]
+fn js_and_chi2_of_the_bins_are_those_of_other_libraries() {
+    for vector in vectors() {
+        let (name, expected) = (vector["name"].as_str().unwrap(), &vector["expected"]);
+        let reference = reference(&vector);
+        let (before, event) = (reference.features()[0].counts(), check(&vector, &reference));
+        let now = event.counts.unwrap();
+        assert_eq!(event.js, js_distance(before, &now), "{name}: js");
+        assert_eq!(
+            event.chi2_p_value,
+            Some(TwoSampleTest::new(before, &now).pearson_p_value()),
+            "{name}: chi2"
+        );
+        // Where the other libraries took infinities for values of the outer bins, here they are missing. Of the same bins all say the same.
+        let there = |counts: &[u64], sample: &str| {
+            let (mut counts, missing) = (counts.to_vec(), counts.len() - 1);
+            for (infinity, bin) in [("-Infinity", 0), ("Infinity", missing - 1)] {
+                let many = vector[sample].as_array().unwrap().iter().filter(|value| *value == infinity).count() as u64;
+                counts[bin] += many;
+                counts[missing] -= many;
+            }
+            counts
+        };
+        let (before, now) = (there(before, "reference"), there(&now, "current"));
+        let (js, p) = (js_distance(&before, &now).unwrap(), TwoSampleTest::new(&before, &now).pearson_p_value());
+        assert!(close(js, &expected["js_distance"], 0.0, 1e-9), "{name}: js {js}");
+        assert!(close(p, &expected["chi2_p"], 0.0, 1e-8), "{name}: chi2 p {p}");
+    }
+}
+
+/// A metric on bins beside the one of the values, and how far apart they may be.
+struct Approximation {
+    raw: f64,
+    binned: Option<f64>,
+    /// From where to where the one of the values may lie from it.
+    bound: (f64, f64),
+}
+
+impl Approximation {
+    fn verify(&self, name: &str) {
+        let Some(binned) = self.binned else { return };
+        let (error, (least, most)) = (self.raw - binned, self.bound);
+        assert!(
+            (least - 1e-9..=most + 1e-9).contains(&error),
+            "{name}: {} and not {binned}: not within {:?}",
+            self.raw,
+            self.bound
+        );
+    }
+}
+
+/// KS and Wasserstein of a numeric vector, with the bounds that are proven where they are computed.
+fn approximations(vector: &Value) -> Option<[Approximation; 2]> {
+    let (reference, expected) = (reference(vector), &vector["expected"]);
+    let (feature, event) = (&reference.features()[0], check(vector, &reference));
+    let Bins::Edges { edges, range } = feature.bins() else {
+        assert_eq!((event.ks, event.wasserstein), (None, None), "categories have no order");
+        return None;
+    };
+    let (low, high) = range.unwrap();
+    let current: Vec<f64> = vector["current"].as_array().unwrap().iter().filter_map(Value::as_f64).collect();
+    let beyond = |value: f64| (low - value).max(value - high).max(0.0);
+    // The parts of the bins that lie within the range.
+    let mut within = vec![0_u64; edges.len() + 1];
+    for value in current.iter().copied().filter(|value| beyond(*value) == 0.0) {
+        within[feature.bins().observe_number(value).bin as usize] += 1;
+    }
+    let counts = &feature.counts()[..=edges.len()];
+    let rows = counts.iter().sum::<u64>() as f64;
+    let ends: Vec<f64> = [low]
+        .into_iter()
+        .chain(edges.iter().map(|edge| edge.clamp(low, high)))
+        .chain([high])
+        .collect();
+    let (mut mass, mut cost) = (0.0_f64, 0.0);
+    for (bin, ends) in ends.windows(2).enumerate() {
+        let (p, q) = (counts[bin] as f64 / rows, within[bin] as f64 / current.len() as f64);
+        // A bin that is one value wide hides nothing.
+        if ends[0] < ends[1] {
+            mass = mass.max(p.min(q));
+        }
+        cost += (p + q) * (ends[1] - ends[0]) / 2.0;
+    }
+    let excess = current.iter().map(|value| beyond(*value)).sum::<f64>() / current.len() as f64;
+    assert!(event.ks.is_some());
+    assert_eq!(event.wasserstein.is_none(), low == high, "a reference of one value has no widths");
+    let raw = |name: &str| expected[name].as_f64().unwrap();
+    Some([
+        Approximation {
+            raw: raw("ks"),
+            binned: event.ks,
+            bound: (0.0, mass),
+        },
+        Approximation {
+            raw: raw("wasserstein"),
+            binned: event.wasserstein,
+            bound: (-cost, cost + excess),
+        },
+    ])
+}
+
+#[test]
+fn ks_and_wasserstein_of_the_bins_are_within_their_bounds_of_those_of_the_values() {
+    for vector in vectors() {
+        let name = vector["name"].as_str().unwrap();
+        for approximation in approximations(&vector).into_iter().flatten() {
+            approximation.verify(name);
+        }
+    }
+}
+
+#[test]
+fn figures_in_the_documentation_are_those_of_the_vectors() {
+    let page = std::fs::read_to_string("../docs/measures.md").unwrap();
+    let mut missing = Vec::new();
+    for vector in vectors() {
+        let Some([ks, wasserstein]) = approximations(&vector) else { continue };
+        let cells = |Approximation { raw, binned, bound }: Approximation| match binned {
+            Some(binned) => format!("{raw:.4} | {binned:.4} | {:.4} to {:.4}", bound.0, bound.1),
+            None => format!("{raw:.4} | null | "),
+        };
+        let name = vector["name"].as_str().unwrap().split('_').next().unwrap();
+        let row = format!("| {name} | {} | {} |", cells(ks), cells(wasserstein));
+        if !page.contains(&row) {
+            missing.push(row);
+        }
+    }
+    assert!(missing.is_empty(), "docs/measures.md lacks\n{}", missing.join("\n"));
 }
