@@ -17,6 +17,7 @@ use std::sync::Arc;
 use leeway_topology::batch::{Batch, Line, TooManyRows};
 use leeway_topology::drift::{CheckedFeature, Criteria, Status, Summary};
 use leeway_topology::event::SUMMARY;
+use leeway_topology::metric::{Measurements, Metric};
 use leeway_topology::reference::{FeatureReference, Reference};
 use serde::Serialize;
 
@@ -174,6 +175,12 @@ impl Report {
     }
 
     fn feature<'a>(&'a self, feature: &'a FeatureReference, found: &'a CheckedFeature) -> FeatureDocument<'a> {
+        let Measurements {
+            js,
+            ks,
+            wasserstein,
+            chi2_p_value,
+        } = found.check.measurements;
         FeatureDocument {
             feature: feature.name(),
             psi: found.check.psi,
@@ -189,7 +196,17 @@ impl Report {
             top_bin: found.check.top.map(|(bin, _)| feature.label(bin)),
             top_bin_contribution: found.check.top.map(|(_, contribution)| contribution),
             reference_version: self.reference.version(),
+            js,
+            ks,
+            wasserstein,
+            chi2_p_value,
         }
+    }
+
+    /// The metrics beside PSI that some feature has.
+    fn measured(&self) -> impl Iterator<Item = Metric> {
+        let is_there = |metric: &Metric| self.features.iter().any(|found| found.check.measurements.get(*metric).is_some());
+        Metric::ALL.into_iter().filter(is_there)
     }
 }
 
@@ -228,6 +245,10 @@ struct FeatureDocument<'a> {
     top_bin: Option<String>,
     top_bin_contribution: Option<f64>,
     reference_version: &'a str,
+    js: Option<f64>,
+    ks: Option<f64>,
+    wasserstein: Option<f64>,
+    chi2_p_value: Option<f64>,
 }
 
 /// A count as a part of a whole, in percent; 0 of nothing.

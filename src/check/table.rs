@@ -3,6 +3,7 @@
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Cell, CellAlignment, Color, Table};
 use leeway_topology::drift::Status;
+use leeway_topology::metric::Metric;
 
 use super::{Report, percent, words};
 
@@ -16,17 +17,12 @@ const LEVELS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇',
 #[must_use]
 pub fn render(report: &Report, colours: bool) -> String {
     let mut table = Table::new();
-    table.load_style(UTF8_BORDERS_ONLY).set_header([
-        "feature",
-        "status",
-        "PSI",
-        "by chance",
-        "p",
-        "missing",
-        "changed most",
-        "reference",
-        "current",
-    ]);
+    let metrics: Vec<Metric> = report.measured().collect();
+    let head = ["feature", "status", "PSI", "by chance", "p"].into_iter();
+    let tail = ["missing", "changed most", "reference", "current"];
+    table
+        .load_style(UTF8_BORDERS_ONLY)
+        .set_header(head.chain(metrics.iter().map(|metric| title(*metric))).chain(tail));
     let number = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
     for (feature, found) in report.worst_first() {
         let check = &found.check;
@@ -36,19 +32,40 @@ pub fn render(report: &Report, colours: bool) -> String {
         }
         let missing = found.counts.last().copied().unwrap_or_default();
         let (reference, current) = sparklines(feature.counts(), &found.counts);
-        table.add_row([
+        let mut row = vec![
             Cell::new(feature.name()),
             status,
             number(format!("{:.4}", check.psi)),
             number(format!("{:.4}", check.psi_null_mean)),
             number(probability(check.p_value)),
+        ];
+        row.extend(metrics.iter().map(|&metric| {
+            number(match (metric, check.measurements.get(metric)) {
+                (_, None) => "-".to_owned(),
+                (Metric::Chi2, Some(p)) => probability(p),
+                (_, Some(value)) => format!("{value:.4}"),
+            })
+        }));
+        row.extend([
             number(format!("{:.1} %", percent(missing, report.rows))),
             Cell::new(check.top.map(|(bin, _)| feature.label(bin)).unwrap_or_default()),
             Cell::new(reference),
             Cell::new(current),
         ]);
+        table.add_row(row);
     }
     format!("{table}\n{}\n", summary(report))
+}
+
+/// A metric's column.
+fn title(metric: Metric) -> &'static str {
+    match metric {
+        Metric::Psi => "PSI",
+        Metric::Js => "JS",
+        Metric::Ks => "KS",
+        Metric::Wasserstein => "Wasserstein",
+        Metric::Chi2 => "chi2 p",
+    }
 }
 
 /// One line: what, of how many, over how many rows.

@@ -10,6 +10,7 @@ use anyhow::Context as _;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use leeway_topology::drift::{Criteria, Thresholds};
+use leeway_topology::metric::Metric;
 use leeway_topology::reference::Reference;
 
 use super::reference::{BinningArgs, read};
@@ -41,7 +42,8 @@ Exit code: 0 no feature drifts, 3 one does or the summary, 1 it cannot be judged
 Examples:
   leeway check --reference reference.json --current today.csv
   leeway check --reference train.csv --current today.csv --feature age=edges:18,30,50 --html report.html
-  leeway check --reference reference.json --current today.jsonl --format json --drift 0.3"
+  leeway check --reference reference.json --current today.jsonl --format json --drift 0.3
+  leeway check --reference reference.json --current today.csv --metrics js,ks"
 )]
 pub struct Args {
     /// A reference (.json), or the data to make one of (.csv or .jsonl)
@@ -65,6 +67,9 @@ pub struct Args {
     /// PSI from which on it is drift
     #[arg(long, value_name = "PSI", default_value_t = Thresholds::default().drift)]
     drift: f64,
+    /// What to measure beside PSI: js, ks, wasserstein, chi2
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    metrics: Vec<Metric>,
     /// Level of the check as a whole; 0: every PSI is taken for what it is
     #[arg(long, value_name = "P", default_value_t = 0.001)]
     significance: f64,
@@ -135,6 +140,7 @@ impl Args {
                 possible_drift: self.possible_drift,
                 drift: self.drift,
             },
+            metrics: self.metrics.iter().copied().collect(),
             epsilon: self.epsilon,
             significance: self.significance,
             ..Criteria::default()

@@ -147,8 +147,7 @@ fn help_of_run_shows_flag_key_variable_and_default() {
                                       [key: monitor.reference] [env: DRIFT_REFERENCE] [default: the published one]
           --start <WORD>              Where an application without committed offsets begins: `earliest` or `latest`
                                       [key: monitor.start] [env: DRIFT_START] [default: earliest]
-          --scopes <LIST>             Whose records a check looks at: each `partition`'s, the whole topic's
-                                      (`global`), or both
+          --scopes <LIST>             What is checked: each `partition`, the whole topic (`global`), or both
                                       [key: monitor.scopes] [env: DRIFT_SCOPES] [default: partition]
           --window-size <NUMBER>      Records that a check looks at; of time windows their length, as 5m
                                       [key: monitor.window.size] [env: DRIFT_WINDOW_SIZE] [default: 1000]

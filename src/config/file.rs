@@ -174,6 +174,7 @@ impl Reader<'_> {
                 let texts = items.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
                 texts.collect::<Option<_>>().map(Value::List).ok_or_else(wrong)
             }
+            (Kind::ByFeature(_), DeValue::Table(table)) => numbers(table).ok_or_else(wrong),
             _ => Err(wrong()),
         }
     }
@@ -241,6 +242,18 @@ fn secret_file(table: &DeTable<'_>) -> Option<Result<Secret, String>> {
 fn first(table: &DeTable<'_>) -> Option<String> {
     let count = integer(table.get("first").filter(|_| table.len() == 1)?.get_ref())?;
     Some(format!("first:{count}"))
+}
+
+/// A table of numbers, or of tables of numbers.
+fn numbers(table: &DeTable<'_>) -> Option<Value> {
+    let entries = table.iter().map(|(name, value)| {
+        let value = match value.get_ref() {
+            DeValue::Table(inner) => numbers(inner)?,
+            number => Value::Decimal(decimal(number)?),
+        };
+        Some((name.get_ref().to_string(), value))
+    });
+    entries.collect::<Option<_>>().map(Value::Table)
 }
 
 fn signed(value: &DeValue<'_>) -> Option<i64> {

@@ -83,6 +83,7 @@ fn value_name(key: &Key) -> &'static str {
         Kind::Boolean | Kind::Choice(_) => "WORD",
         Kind::List(_) => "LIST",
         Kind::Text(_) => "TEXT",
+        Kind::ByFeature(_) => "TABLE",
     }
 }
 

@@ -3,7 +3,8 @@
 use leeway_topology::window::SIZE_MAX;
 
 use super::rules::{
-    APPLICATION_ID, DURATION, FEATURE, FILTER, FRACTION, LEVEL, MONITOR_NAME, NON_EMPTY, POSITIVE, REFERENCE, Rule, SCOPE, SERVERS, TOPIC, URL,
+    APPLICATION_ID, DURATION, FEATURE, FILTER, FRACTION, LEVEL, METRIC, MONITOR_NAME, NON_EMPTY, POSITIVE, REFERENCE, Rule, SCOPE, SERVERS, SHARE,
+    TOPIC, URL, WEIGHT,
 };
 use super::value::Value;
 
@@ -55,6 +56,17 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// Texts; on the command line separated by commas.
     List(Rule<str>),
+    /// A table with a value for each feature that is named; in a file only.
+    ByFeature(Item),
+}
+
+/// What a feature has in a table of features.
+#[derive(Clone, Copy, Debug)]
+pub enum Item {
+    /// A number.
+    Decimal(Rule<f64>),
+    /// `{ possible_drift = 0.1, drift = 0.25 }`, or one of them.
+    Thresholds,
 }
 
 const KEY: Key = Key {
@@ -224,7 +236,7 @@ pub const KEYS: &[Key] = &[
         variable: Some("DRIFT_SCOPES"),
         kind: Kind::List(SCOPE),
         default: Some("partition"),
-        doc: "Whose records a check looks at: each `partition`'s, the whole topic's (`global`), or both",
+        doc: "What is checked: each `partition`, the whole topic (`global`), or both",
         ..KEY
     },
     Key {
@@ -300,6 +312,51 @@ pub const KEYS: &[Key] = &[
         ..KEY
     },
     Key {
+        path: "monitor.feature_thresholds",
+        kind: Kind::ByFeature(Item::Thresholds),
+        doc: "Features with thresholds of their own",
+        ..KEY
+    },
+    Key {
+        path: "monitor.metrics",
+        kind: Kind::List(METRIC),
+        default: Some("psi"),
+        doc: "What to measure beside PSI",
+        ..KEY
+    },
+    Key {
+        path: "monitor.decided_by",
+        kind: Kind::Choice(&["psi", "js", "ks", "wasserstein", "chi2"]),
+        default: Some("psi"),
+        doc: "The metric that the thresholds are of",
+        unavailable: |value| {
+            (*value == Value::Text("chi2".to_owned())).then_some(
+                "a p-value says how sure a change is and not how large, and in large windows every change is sure: decide by `psi`, `js`, `ks` or \
+                 `wasserstein`, and `significance` asks for a p-value beside it",
+            )
+        },
+        ..KEY
+    },
+    Key {
+        path: "monitor.summary.rule",
+        kind: Kind::Choice(&["mean", "share"]),
+        default: Some("mean"),
+        doc: "What the summary's status goes by: the mean PSI, or the share of features that drift",
+        ..KEY
+    },
+    Key {
+        path: "monitor.summary.at_least",
+        kind: Kind::Decimal(SHARE),
+        doc: "The share of features from which on the summary is drift",
+        ..KEY
+    },
+    Key {
+        path: "monitor.weights",
+        kind: Kind::ByFeature(Item::Decimal(WEIGHT)),
+        doc: "Features that count more or less than others (1) in the summary's mean",
+        ..KEY
+    },
+    Key {
         path: "monitor.epsilon",
         flag: Some("epsilon"),
         variable: Some("PSI_EPSILON"),
@@ -315,6 +372,13 @@ pub const KEYS: &[Key] = &[
         kind: Kind::Decimal(LEVEL),
         default: Some("0.001"),
         doc: "Drift also needs a p-value below this, shared among the features of a check; 0: off",
+        ..KEY
+    },
+    Key {
+        path: "monitor.correction",
+        kind: Kind::Choice(&["bonferroni", "false_discovery_rate"]),
+        default: Some("bonferroni"),
+        doc: "How the significance is shared among the features",
         ..KEY
     },
     Key {

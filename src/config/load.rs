@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use leeway_topology::drift::Thresholds;
+use leeway_topology::drift::{Criteria, SummaryRule, Thresholds};
 use leeway_topology::event::Scope;
+use leeway_topology::metric::Metric;
 use leeway_topology::processor::Scopes;
+use leeway_topology::significance::Correction;
 use leeway_topology::window::time::TimeWindow;
 use leeway_topology::window::{CountWindow, Window};
 
@@ -151,6 +153,10 @@ fn build(mut resolved: Resolved, faults: &mut Vec<String>) -> Config {
     let view = View(&resolved.common);
     check_names(&monitors, &resolved.monitors, faults);
     check_topics(&application_id, &monitors, &resolved.monitors, faults);
+    if faults.is_empty() {
+        // What only the dataflow knows.
+        faults.extend(monitors.iter().filter_map(|monitor| Some(monitor.to_monitor().err()?.to_string())));
+    }
     Config {
         state_dir: PathBuf::from(view.text("state_dir")),
         num_stream_threads: view
@@ -255,23 +261,89 @@ fn time_window(view: &View<'_>, faults: &mut Vec<String>) -> Window {
     }
 }
 
+const POSSIBLE_DRIFT: &str = "monitor.thresholds.possible_drift";
+const DRIFT: &str = "monitor.thresholds.drift";
+const AT_LEAST: &str = "monitor.summary.at_least";
+
+/// What a check asks.
+fn criteria(view: &View<'_>, faults: &mut Vec<String>) -> Criteria {
+    let mut thresholds = Thresholds::default();
+    if let (Some(possible_drift), Some(drift)) = (view.decimal(POSSIBLE_DRIFT), view.decimal(DRIFT)) {
+        thresholds = Thresholds { possible_drift, drift };
+        if drift < possible_drift {
+            faults.push(format!("{}: must not be below {}", view.named(DRIFT), view.named(POSSIBLE_DRIFT)));
+        }
+    }
+    let decided_by = view.text("monitor.decided_by").parse().unwrap_or(Metric::Psi);
+    let is_default = |path| *source_of(view.0, path) == Source::Default;
+    if decided_by != Metric::Psi && (is_default(POSSIBLE_DRIFT) || is_default(DRIFT)) {
+        faults.push(format!(
+            "{}: monitor.thresholds must be given with it, both: their defaults are PSI's",
+            view.named("monitor.decided_by")
+        ));
+    }
+    let number = |value: Option<&Value>| match value {
+        Some(Value::Decimal(number)) => Some(*number),
+        _ => None,
+    };
+    let mut feature_thresholds = BTreeMap::new();
+    for (feature, own) in view.table("monitor.feature_thresholds") {
+        let Value::Table(own) = own else { continue };
+        let own = Thresholds {
+            possible_drift: number(own.get("possible_drift")).unwrap_or(thresholds.possible_drift),
+            drift: number(own.get("drift")).unwrap_or(thresholds.drift),
+        };
+        if own.drift < own.possible_drift {
+            faults.push(format!(
+                "{}: feature {feature:?}: drift = {} must not be below possible_drift = {}",
+                view.named("monitor.feature_thresholds"),
+                own.drift,
+                own.possible_drift
+            ));
+        }
+        feature_thresholds.insert(feature, own);
+    }
+    let summary = match (view.text("monitor.summary.rule").as_str(), view.decimal(AT_LEAST)) {
+        ("share", Some(at_least)) => SummaryRule::Share { at_least },
+        ("share", None) if is_default(AT_LEAST) => {
+            faults.push(format!("{AT_LEAST}: must be given with rule = \"share\", such as 0.3"));
+            SummaryRule::Mean
+        }
+        ("mean", Some(_)) => {
+            faults.push(format!("{}: has no meaning without rule = \"share\"", view.named(AT_LEAST)));
+            SummaryRule::Mean
+        }
+        _ => SummaryRule::Mean,
+    };
+    let weights = view.table("monitor.weights");
+    let metrics = view.list("monitor.metrics").unwrap_or_default();
+    Criteria {
+        metrics: metrics.iter().filter_map(|metric| metric.parse().ok()).collect(),
+        decided_by,
+        thresholds,
+        feature_thresholds,
+        epsilon: view.decimal("monitor.epsilon").unwrap_or_default(),
+        significance: view.decimal("monitor.significance").unwrap_or_default(),
+        correction: if view.text("monitor.correction") == "false_discovery_rate" {
+            Correction::BenjaminiHochberg
+        } else {
+            Correction::Bonferroni
+        },
+        summary,
+        weights: weights
+            .into_iter()
+            .filter_map(|(name, weight)| Some((name, number(Some(&weight))?)))
+            .collect(),
+    }
+}
+
 fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
     let window = if view.text("monitor.window.kind") == "time" {
         time_window(view, faults)
     } else {
         count_window(view, faults)
     };
-    let mut thresholds = Thresholds::default();
-    if let (Some(possible_drift), Some(drift)) = (
-        view.decimal("monitor.thresholds.possible_drift"),
-        view.decimal("monitor.thresholds.drift"),
-    ) {
-        thresholds = Thresholds { possible_drift, drift };
-        if drift < possible_drift {
-            let (low, high) = (view.named("monitor.thresholds.possible_drift"), view.named("monitor.thresholds.drift"));
-            faults.push(format!("{high}: must not be below {low}"));
-        }
-    }
+    let criteria = criteria(view, faults);
     let (features, scopes) = (view.list("monitor.features"), view.list("monitor.scopes"));
     for (path, items) in [("monitor.features", &features), ("monitor.scopes", &scopes)] {
         if items.as_ref().is_some_and(Vec::is_empty) {
@@ -313,9 +385,7 @@ fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
         window,
         timestamp_field: view.optional_text(TIMESTAMP_FIELD),
         min_samples: view.integer("monitor.min_samples"),
-        thresholds,
-        epsilon: view.decimal("monitor.epsilon").unwrap_or_default(),
-        significance: view.decimal("monitor.significance").unwrap_or_default(),
+        criteria,
         max_categories: view.size("monitor.max_categories"),
     }
 }

@@ -19,7 +19,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use leeway_topology::drift::{Criteria, Thresholds};
+use leeway_topology::drift::Criteria;
 use leeway_topology::processor::{InvalidMonitor, Monitor, Scopes};
 use leeway_topology::window::Window;
 
@@ -144,12 +144,8 @@ pub struct MonitorConfig {
     pub timestamp_field: Option<String>,
     /// No check before that many records.
     pub min_samples: u64,
-    /// From which PSI on a check says what.
-    pub thresholds: Thresholds,
-    /// Floor of a bin's fraction.
-    pub epsilon: f64,
-    /// Level of a check as a whole; 0: off.
-    pub significance: f64,
+    /// What a check asks.
+    pub criteria: Criteria,
     /// Categories with a bin of their own, where a reference is made from data.
     pub max_categories: usize,
 }
@@ -221,12 +217,7 @@ impl MonitorConfig {
             window: self.window,
             timestamp_field: self.timestamp_field.as_deref().map(Into::into),
             min_samples: self.min_samples,
-            criteria: Criteria {
-                thresholds: self.thresholds,
-                epsilon: self.epsilon,
-                significance: self.significance,
-                ..Criteria::default()
-            },
+            criteria: self.criteria.clone(),
             features: self.features.clone(),
         };
         monitor.validate()?;

@@ -70,6 +70,11 @@ pub(super) const SCOPE: Rule<str> = Rule {
     accepts: |text| matches!(text, "partition" | "global"),
 };
 
+pub(super) const METRIC: Rule<str> = Rule {
+    allowed: "`psi`, `js`, `ks`, `wasserstein`, `chi2`, each once",
+    accepts: |text| text.parse::<leeway_topology::metric::Metric>().is_ok(),
+};
+
 pub(super) const URL: Rule<str> = Rule {
     allowed: "a URL that begins with `https://` or `http://`",
     accepts: |text| text.starts_with("https://") || text.starts_with("http://"),
@@ -88,6 +93,16 @@ pub(super) const DURATION: Rule<str> = Rule {
 pub(super) const FRACTION: Rule<f64> = Rule {
     allowed: "a number above 0 and below 1",
     accepts: |number| *number > 0.0 && *number < 1.0,
+};
+
+pub(super) const SHARE: Rule<f64> = Rule {
+    allowed: "a number above 0 and at most 1",
+    accepts: |number| *number > 0.0 && *number <= 1.0,
+};
+
+pub(super) const WEIGHT: Rule<f64> = Rule {
+    allowed: "a number above 0 and at most 1e9",
+    accepts: |number| *number > 0.0 && *number <= 1e9,
 };
 
 pub(super) const LEVEL: Rule<f64> = Rule {

@@ -6,6 +6,9 @@ use super::keys::KEYS;
 use super::value::Value;
 use super::{Config, ConfigError, ConfigFlags, ReferenceSource, load};
 use crate::task::Start;
+use leeway_topology::drift::SummaryRule;
+use leeway_topology::metric::Metric;
+use leeway_topology::significance::Correction;
 use leeway_topology::window::time::TimeWindow;
 use leeway_topology::window::{CountWindow, Window};
 
@@ -113,7 +116,7 @@ fn command_line_comes_before_environment_before_file_before_default() {
     let config = from(&[("monitor.topic", "from-flag")], &variables, file).unwrap();
     assert_eq!(config.monitors[0].topic, "from-flag");
     assert_eq!(config.monitors[0].window, Window::Count(CountWindow::new(2000, 100).unwrap()));
-    assert_eq!(config.monitors[0].epsilon, 0.01);
+    assert_eq!(config.monitors[0].criteria.epsilon, 0.01);
 }
 
 #[test]
@@ -445,8 +448,12 @@ fn the_effective_default_configuration_reads_like_this() {
     min_samples = 100  # default
     thresholds.possible_drift = 0.1  # default
     thresholds.drift = 0.25  # default
+    metrics = ["psi"]  # default
+    decided_by = "psi"  # default
+    summary.rule = "mean"  # default
     epsilon = 0.0001  # default
     significance = 0.001  # default
+    correction = "bonferroni"  # default
     segment_by = []  # default
     max_categories = 50  # default
     max_segments = 10000  # default
@@ -488,7 +495,7 @@ fn odd_numbers_are_refused_wherever_they_come_from() {
         assert!(from_file(&format!("[[monitor]]\nsignificance = {text}")).is_err(), "{text}");
     }
     let config = from_file("[[monitor]]\nsignificance = 0\nthresholds = { possible_drift = 1, drift = 2 }\nmin_samples = 0x10\n").unwrap();
-    assert_eq!((config.monitors[0].significance, config.monitors[0].min_samples), (0.0, 16));
+    assert_eq!((config.monitors[0].criteria.significance, config.monitors[0].min_samples), (0.0, 16));
 }
 
 #[test]
@@ -512,4 +519,61 @@ fn lists_of_the_command_line_are_separated_by_commas() {
     assert_eq!(value, Value::List(vec!["partition".to_owned()]));
     assert!(from(&[("monitor.scopes", "partition,partition")], &[], "").is_err(), "twice");
     assert!(from(&[("monitor.scopes", ",")], &[], "").is_err(), "nothing");
+}
+
+#[test]
+fn what_a_check_asks_is_read_from_a_file() {
+    let file = "[[monitor]]
+metrics = ['psi', 'js', 'ks']
+decided_by = 'js'
+thresholds = { possible_drift = 0.1, drift = 0.2 }
+correction = 'false_discovery_rate'
+summary = { rule = 'share', at_least = 0.3 }
+feature_thresholds.income = { drift = 0.4 }
+weights = { age = 3, 'a.b' = 0.5 }
+";
+    let config = from_file(file).unwrap();
+    let criteria = &config.monitors[0].criteria;
+    assert_eq!(criteria.metrics, [Metric::Psi, Metric::Js, Metric::Ks].into());
+    assert_eq!((criteria.decided_by, criteria.correction), (Metric::Js, Correction::BenjaminiHochberg));
+    assert_eq!(criteria.summary, SummaryRule::Share { at_least: 0.3 });
+    let own = criteria.feature_thresholds["income"];
+    assert_eq!((own.possible_drift, own.drift), (0.1, 0.4), "what is left out is the monitor's");
+    assert_eq!((criteria.weights["age"], criteria.weights["a.b"]), (3.0, 0.5));
+    let printed = config.effective_toml();
+    assert!(
+        printed.contains("weights = { \"a.b\" = 0.5, age = 3.0 }  # leeway.toml line 8"),
+        "{printed}"
+    );
+    let again = from_file(&printed).unwrap();
+    assert_eq!(again.monitors[0].criteria, *criteria);
+}
+
+#[test]
+fn what_a_check_cannot_ask_is_named() {
+    for (file, words) in [
+        ("metrics = ['kl']", "must be a list of `psi`, `js`, `ks`, `wasserstein`, `chi2`"),
+        ("decided_by = 'chi2'", "in large windows every change is sure"),
+        (
+            "decided_by = 'js'",
+            "monitor.decided_by = \"js\" (leeway.toml line 2): monitor.thresholds must be given with it",
+        ),
+        ("summary = { rule = 'share' }", "monitor.summary.at_least: must be given"),
+        ("summary = { at_least = 0.3 }", "has no meaning without rule = \"share\""),
+        ("summary = { rule = 'share', at_least = 1.5 }", "must be a number above 0 and at most 1"),
+        ("weights = { age = 0 }", "must be a table of features, each with a number above 0"),
+        ("weights = 3", "must be a table of features"),
+        (
+            "feature_thresholds = { age = { dritf = 1 } }",
+            "must be a table of features, each with { possible_drift",
+        ),
+        (
+            "feature_thresholds = { age = { possible_drift = 0.3 } }",
+            "drift = 0.25 must not be below possible_drift = 0.3",
+        ),
+        ("features = ['x']\nweights = { age = 2 }", "age"),
+    ] {
+        let file = format!("[[monitor]]\n{file}");
+        assert!(only_fault(&file).contains(words), "{file}: {}", only_fault(&file));
+    }
 }

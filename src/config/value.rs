@@ -1,9 +1,11 @@
 //! Values of keys, where they came from, and how texts become values.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 
-use super::keys::{Key, Kind};
+use super::keys::{Item, Key, Kind};
+use super::rules::{FEATURE, POSITIVE};
 
 /// Stands for a secret wherever something is printed.
 pub const MASK: &str = "***";
@@ -47,6 +49,8 @@ pub enum Value {
     Boolean(bool),
     /// Texts.
     List(Vec<String>),
+    /// Values by name.
+    Table(BTreeMap<String, Value>),
 }
 
 impl Value {
@@ -74,6 +78,10 @@ impl fmt::Display for Value {
             Self::Decimal(number) => write!(f, "{number:?}"),
             Self::Boolean(flag) => flag.fmt(f),
             Self::List(items) => write!(f, "[{}]", items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", ")),
+            Self::Table(values) => {
+                let entries = values.iter().map(|(name, value)| format!("{} = {value}", bare_or_quoted(name)));
+                write!(f, "{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+            }
         }
     }
 }
@@ -84,6 +92,12 @@ pub fn duration_ms(text: &str) -> Option<u64> {
     let duration = humantime::parse_duration(text).ok()?;
     let whole = duration.subsec_nanos().is_multiple_of(1_000_000);
     u64::try_from(duration.as_millis()).ok().filter(|_| whole)
+}
+
+/// A TOML key.
+fn bare_or_quoted(name: &str) -> String {
+    let is_bare = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'));
+    if is_bare { name.to_owned() } else { quoted(name) }
 }
 
 /// A TOML string.
@@ -150,6 +164,7 @@ impl Key {
                     .filter(|item| !item.is_empty())
                     .collect(),
             ),
+            Kind::ByFeature(_) => return Err(self.allowed()),
         };
         self.check(value)
     }
@@ -172,6 +187,7 @@ impl Key {
                 let unique = items.iter().enumerate().all(|(index, item)| !items[..index].contains(item));
                 unique && items.iter().all(|item| (rule.accepts)(item))
             }
+            (Kind::ByFeature(item), Value::Table(values)) => values.iter().all(|(feature, value)| (FEATURE.accepts)(feature) && item.accepts(value)),
             _ => false,
         };
         if !sound {
@@ -196,6 +212,27 @@ impl Key {
                 words.iter().map(|word| format!("`{word}`")).collect::<Vec<_>>().join(", ")
             ),
             Kind::List(rule) => format!("must be a list of {}", rule.allowed),
+            Kind::ByFeature(Item::Decimal(rule)) => format!("must be a table of features, each with {}", rule.allowed),
+            Kind::ByFeature(Item::Thresholds) => {
+                "must be a table of features, each with { possible_drift = NUMBER, drift = NUMBER } (or one of them) above 0".to_owned()
+            }
+        }
+    }
+}
+
+impl Item {
+    /// Whether a feature may have this value.
+    fn accepts(&self, value: &Value) -> bool {
+        match (self, value) {
+            (Self::Decimal(rule), Value::Decimal(number)) => (rule.accepts)(number),
+            (Self::Thresholds, Value::Table(values)) => {
+                let names = ["possible_drift", "drift"];
+                let is_one = |(name, value): (&String, &Value)| {
+                    names.contains(&name.as_str()) && matches!(value, Value::Decimal(number) if (POSITIVE.accepts)(number))
+                };
+                !values.is_empty() && values.iter().all(is_one)
+            }
+            _ => false,
         }
     }
 }

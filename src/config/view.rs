@@ -1,5 +1,7 @@
 //! Typed access to settings.
 
+use std::collections::BTreeMap;
+
 use super::file::Settings;
 use super::value::{Secret, Setting, Source, Value};
 
@@ -63,6 +65,13 @@ impl View<'_> {
         match self.value(path)? {
             Value::List(items) => Some(items.clone()),
             _ => None,
+        }
+    }
+
+    pub(super) fn table(&self, path: &str) -> BTreeMap<String, Value> {
+        match self.value(path) {
+            Some(Value::Table(values)) => values.clone(),
+            _ => BTreeMap::new(),
         }
     }
 
