@@ -377,8 +377,19 @@ impl<B: Broker> Audit<'_, B> {
                 let nothing = InMemoryStore::default();
                 DriftProcessor::open(self.application_id, partition, &monitors, &references, &nothing)
             };
-            let before_a_check = |partition, processor: &mut DriftProcessor| grounds.changes.offer(partition, processor, self.references);
-            records += self.replay(&topic, grounds, open, before_a_check, visit)?.0;
+            // What the input does not say. The first: before a check that is due after a record; the second: whether another one is due.
+            let told = |partition, processor: &mut DriftProcessor, check_due: bool| {
+                if check_due {
+                    grounds.changes.offer(partition, processor, self.references, false);
+                    return false;
+                }
+                let is_idle = grounds.changes.close_idle(partition, processor);
+                if is_idle {
+                    grounds.changes.offer(partition, processor, self.references, true);
+                }
+                is_idle
+            };
+            records += self.replay(&topic, grounds, open, told, visit)?.0;
         }
         let mut merged = BTreeMap::new();
         for (topic, PanesTopic { monitors, .. }) in &grounds.panes {
@@ -386,7 +397,7 @@ impl<B: Broker> Audit<'_, B> {
                 let (references, nothing) = (Arc::new(self.references.clone()), InMemoryStore::default());
                 GlobalProcessor::open(self.application_id, partition, monitors, references, &nothing)
             };
-            let (_, processors) = self.replay(topic, grounds, open, |_, _| (), visit)?;
+            let (_, processors) = self.replay(topic, grounds, open, |_, _, _| false, visit)?;
             for window in processors.values().flat_map(Processor::windows) {
                 merged.insert(window.monitor().name.clone(), window.window().record_number());
             }
@@ -400,7 +411,7 @@ impl<B: Broker> Audit<'_, B> {
         topic: &str,
         grounds: &Grounds,
         open: impl Fn(Partition) -> Result<P, StateError>,
-        before_a_check: impl Fn(Partition, &mut P),
+        told: impl Fn(Partition, &mut P, bool) -> bool,
         visit: &mut dyn FnMut(Sequence, &[u8]) -> ControlFlow<()>,
     ) -> Result<(u64, BTreeMap<Partition, P>), AuditError> {
         let mut records = 0;
@@ -429,27 +440,34 @@ impl<B: Broker> Audit<'_, B> {
                 key: record.key,
                 value: record.value,
             };
-            match processor.process(&record) {
-                Disposition::Processed { check_due: true } => {}
+            let mut check_due = match processor.process(&record) {
+                Disposition::Processed { check_due } => check_due,
                 Disposition::Waiting { monitor, version } => {
                     return fail(StateError::Inconsistent(format!(
                         "monitor `{monitor}`: a pane was measured by reference {version}, which is not published any more"
                     )));
                 }
                 _ => return ControlFlow::Continue(()),
-            }
-            before_a_check(input.partition, processor);
-            processor.check(&mut out);
-            for event in out.events.drain(..) {
-                let sequence = Sequence {
-                    monitor: event.monitor.clone(),
-                    of: event.partition.map_or(Of::WholeTopic, Of::Partition),
-                    feature: event.feature.clone(),
-                };
-                visit(sequence, &event.to_json())?;
-            }
-            for pane in out.panes.drain(..) {
-                visit(panes::sequence(&pane), &panes::text(&pane))?;
+            };
+            // At most twice: after the record, and since the partition was idle then.
+            loop {
+                let is_idle = told(input.partition, processor, check_due);
+                if !(check_due || is_idle) {
+                    break;
+                }
+                check_due = false;
+                processor.check(&mut out);
+                for event in out.events.drain(..) {
+                    let sequence = Sequence {
+                        monitor: event.monitor.clone(),
+                        of: event.partition.map_or(Of::WholeTopic, Of::Partition),
+                        feature: event.feature.clone(),
+                    };
+                    visit(sequence, &event.to_json())?;
+                }
+                for pane in out.panes.drain(..) {
+                    visit(panes::sequence(&pane), &panes::text(&pane))?;
+                }
             }
             ControlFlow::Continue(())
         });

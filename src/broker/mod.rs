@@ -282,6 +282,9 @@ pub trait StreamClient {
     /// The newest known high watermark of a started partition, without asking the broker. For the lag.
     fn high_watermark(&self, partition: &TopicPartition) -> Option<Offset>;
 
+    /// Whether the last [`Self::poll`] of a partition found its end, as far as readers see it.
+    fn is_at_end(&self, partition: &TopicPartition) -> bool;
+
     /// Who this member is now. See the rule on zombies in `docs/architecture.md` for when to ask.
     fn group_metadata(&mut self) -> GroupMetadata;
 

@@ -280,8 +280,9 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "monitor.window.idle_close_after",
-        doc: "After what time without records a partition's time windows close",
-        unavailable: |_| Some("closing by idleness is not available yet: time windows close when later records come"),
+        kind: Kind::Text(DURATION),
+        unset: "never",
+        doc: "After what time without records a partition that is at its end closes its time windows",
         ..KEY
     },
     Key {

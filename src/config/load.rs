@@ -23,6 +23,7 @@ use crate::task::Start;
 
 const GRACE: &str = "monitor.window.grace";
 const TIMESTAMP_FIELD: &str = "monitor.window.timestamp_field";
+const IDLE_CLOSE_AFTER: &str = "monitor.window.idle_close_after";
 
 /// Builds the configuration. A pure function of its arguments, but for the files that secrets are kept in.
 ///
@@ -208,7 +209,7 @@ fn count_window(view: &View<'_>, faults: &mut Vec<String>) -> Window {
             ));
         }
     }
-    for path in [GRACE, TIMESTAMP_FIELD] {
+    for path in [GRACE, TIMESTAMP_FIELD, IDLE_CLOSE_AFTER] {
         if view.optional_text(path).is_some() {
             faults.push(format!("{}: only windows of kind = \"time\" have it", view.named(path)));
         }
@@ -384,6 +385,7 @@ fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
         scopes,
         window,
         timestamp_field: view.optional_text(TIMESTAMP_FIELD),
+        idle_close_after_ms: view.optional_text(IDLE_CLOSE_AFTER).and_then(|text| duration_ms(&text)),
         min_samples: view.integer("monitor.min_samples"),
         criteria,
         max_categories: view.size("monitor.max_categories"),

@@ -246,10 +246,6 @@ fn what_this_version_cannot_do_is_refused_once_in_words() {
         ),
         ("[[monitor]]\nsegment_by = ['country']", "segments are not available yet"),
         ("[[monitor]]\nreference = { rolling = '7d' }", "rolling references are not available yet"),
-        (
-            "[[monitor]]\nwindow = { idle_close_after = '1m' }",
-            "closing by idleness is not available yet",
-        ),
         ("[http.tls]\ncert = 'c.pem'", "not available yet"),
     ] {
         assert!(only_fault(file).contains(words), "{file}: {}", only_fault(file));
@@ -445,6 +441,7 @@ fn the_effective_default_configuration_reads_like_this() {
     window.every = 100  # default
     # window.grace: 0s
     # window.timestamp_field: the record's timestamp
+    # window.idle_close_after: never
     min_samples = 100  # default
     thresholds.possible_drift = 0.1  # default
     thresholds.drift = 0.25  # default

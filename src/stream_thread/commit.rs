@@ -396,6 +396,8 @@ impl<C: StreamClient> StreamThread<C> {
                         processor,
                         next_offset,
                         waits_since: None,
+                        active_at: now.elapsed,
+                        idle_asked_at: now.elapsed,
                         dirty,
                         base,
                     }));

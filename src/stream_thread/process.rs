@@ -1,21 +1,24 @@
 //! The hot path: records of running tasks into the open epoch.
 
 use std::ops::ControlFlow;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use leeway_topology::event::DriftEvent;
-use leeway_topology::processor::{Disposition, Outputs};
+use leeway_topology::processor::{Disposition, Monitor, Outputs};
 use leeway_topology::record::InputRecord;
 use leeway_topology::repartition::ShippedPane;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::{Now, Producer, StreamThread, ThreadError};
 use crate::broker::{OutRecord, StreamClient, partitioner};
 use crate::epoch::OpenEpoch;
-use crate::task::{RepartitionSink, Role, SubTopology, Task};
+use crate::task::{RepartitionSink, Role, Running, SubTopology, Task};
 
 /// Records that one task may take in one step: a few hundred microseconds of work, so that events are served often and tasks share fairly.
 const RECORDS_PER_POLL: usize = 512;
+
+/// How often an idle task is asked whether windows are to be closed.
+const ASK_IDLE_EVERY: Duration = Duration::from_secs(1);
 
 /// An epoch is sealed early when its outputs reach this many bytes, so that a transaction stays far below the producer's queue.
 pub(super) const EPOCH_BYTES_MAX: usize = 8 << 20;
@@ -59,7 +62,7 @@ impl<C: StreamClient> StreamThread<C> {
             if running.waits_since == Some(*references_seen) {
                 continue;
             }
-            taken += client.poll(input, RECORDS_PER_POLL, &mut |record| {
+            let polled = client.poll(input, RECORDS_PER_POLL, &mut |record| {
                 if record.offset < running.next_offset {
                     backwards = Some((record.offset, running.next_offset));
                     return ControlFlow::Break(());
@@ -84,13 +87,7 @@ impl<C: StreamClient> StreamThread<C> {
                         let started = Instant::now();
                         running.processor.check(&mut out);
                         context.metrics.observe_check(started.elapsed());
-                        for event in out.events.drain(..) {
-                            epoch.push(event_record(sub_topology, &event));
-                            epoch.checks.push(event);
-                        }
-                        if let Role::Partitions { repartition: Some(sink) } = &sub_topology.role {
-                            out.panes.drain(..).for_each(|pane| epoch.push(pane_record(sink, &pane)));
-                        }
+                        write(epoch, sub_topology, &mut out);
                     }
                     Disposition::Tombstone => metrics.tombstones += 1,
                     Disposition::Foreign | Disposition::Waiting { .. } => {}
@@ -105,6 +102,7 @@ impl<C: StreamClient> StreamThread<C> {
                     ControlFlow::Continue(())
                 }
             });
+            taken += polled;
             let waited = running.waits_since.take().is_some();
             if let Some((monitor, version)) = waits {
                 running.waits_since = Some(*references_seen);
@@ -113,6 +111,14 @@ impl<C: StreamClient> StreamThread<C> {
                 }
                 // It was taken out of the client's queue.
                 client.start(input, running.next_offset);
+            }
+            if polled > 0 {
+                running.active_at = now.elapsed;
+            } else if client.is_at_end(input) && running.close_idle(sub_topology, now.elapsed) {
+                info!(task = %id, "idle at its end: its time windows are closed");
+                running.processor.check(&mut out);
+                write(epoch, sub_topology, &mut out);
+                running.dirty = true;
             }
             if let Some((found, expected)) = backwards {
                 // Nothing of it is committed: a new thread with a new client reads again from what is.
@@ -159,6 +165,30 @@ impl<C: StreamClient> StreamThread<C> {
             }
         }
         Ok(true)
+    }
+}
+
+/// Puts what a check gave into the open epoch.
+fn write(epoch: &mut OpenEpoch, sub_topology: &SubTopology, out: &mut Outputs) {
+    for event in out.events.drain(..) {
+        epoch.push(event_record(sub_topology, &event));
+        epoch.checks.push(event);
+    }
+    if let Role::Partitions { repartition: Some(sink) } = &sub_topology.role {
+        out.panes.drain(..).for_each(|pane| epoch.push(pane_record(sink, &pane)));
+    }
+}
+
+impl Running {
+    /// Closes what counts as idle, if it has not been asked within the last second.
+    fn close_idle(&mut self, sub_topology: &SubTopology, now: Duration) -> bool {
+        let idle_ms = now.saturating_sub(self.active_at).as_millis();
+        let counts_for = |monitor: &Monitor| monitor.idle_close_after_ms.is_some_and(|after_ms| idle_ms >= u128::from(after_ms));
+        if now < self.idle_asked_at + ASK_IDLE_EVERY || !sub_topology.monitors.iter().any(|monitor| counts_for(monitor)) {
+            return false;
+        }
+        self.idle_asked_at = now;
+        self.processor.close_idle(&counts_for)
     }
 }
 

@@ -137,7 +137,7 @@ impl<C: StreamClient> StreamThread<C> {
         };
         task.metrics.publish_restore(0);
         info!(task = %task.id, records, elapsed_ms = (now.elapsed.saturating_sub(started)).as_millis(), "restored store");
-        match run(task, input, changelog_range, &self.context) {
+        match run(task, input, changelog_range, &self.context, now) {
             Ok(running) => {
                 self.client.start(&task.input, running.next_offset);
                 task.phase = Phase::Running(Box::new(running));
@@ -179,7 +179,7 @@ enum Doubt {
 }
 
 /// The self-check, and the processor over the restored state.
-fn run(task: &mut Task, input: LogRange, changelog: LogRange, context: &ThreadContext) -> Result<Running, Doubt> {
+fn run(task: &mut Task, input: LogRange, changelog: LogRange, context: &ThreadContext, now: Now) -> Result<Running, Doubt> {
     let Some(lease) = &task.lease else {
         return Err(Doubt::Stop("restored without a lease".to_owned()));
     };
@@ -223,6 +223,8 @@ fn run(task: &mut Task, input: LogRange, changelog: LogRange, context: &ThreadCo
         processor,
         next_offset: next,
         waits_since: None,
+        active_at: now.elapsed,
+        idle_asked_at: now.elapsed,
         dirty,
         base: next,
     })

@@ -174,6 +174,10 @@ pub(crate) struct Running {
     pub(crate) next_offset: Offset,
     /// The next record waits for a reference that was not known at this generation of them.
     pub(crate) waits_since: Option<u64>,
+    /// When it took a record last, or began.
+    pub(crate) active_at: Duration,
+    /// When its monitors were asked last whether they close by idleness.
+    pub(crate) idle_asked_at: Duration,
     /// Something happened since the last sealed epoch: its position has to be committed.
     pub(crate) dirty: bool,
     /// Where the store stands. Before the first commit: where the task began.

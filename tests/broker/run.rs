@@ -1,5 +1,6 @@
 //! One application on a topic of its own: its rows, its workers, and the judgement of what they wrote.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,9 +11,9 @@ use rand::{RngExt as _, SeedableRng};
 use serde_json::Value;
 
 use crate::cluster::bootstrap;
-use crate::kafka::{create_topic, unique};
+use crate::kafka::{create_topic, positions, read_committed, unique};
 use crate::leeway::{Worker, leeway, succeed};
-use crate::verify::{Expectation, TIME_FIELD, Verified, WindowKind, verify};
+use crate::verify::{Expectation, TIME_FIELD, Verified, WindowKind, verify, verify_with_changes};
 
 pub(crate) const PARTITIONS: i32 = 6;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
@@ -50,6 +51,28 @@ fn row(random: &mut StdRng, shift: f64, odd: bool, line: &mut String) {
     .expect("a string");
 }
 
+/// Builds a reference of clean rows, and gives its document.
+fn build_reference(directory: &Path, name: &str, seed: u64, shift: f64) -> Value {
+    let (train, reference) = (directory.join(format!("{name}.jsonl")), directory.join(name));
+    let (mut random, mut text, mut line) = (StdRng::seed_from_u64(seed), String::new(), String::new());
+    for _ in 0..5000 {
+        row(&mut random, shift, false, &mut line);
+        text.push_str(&line);
+        text.push('\n');
+    }
+    std::fs::write(&train, text).expect("rows are written");
+    let columns = ["--feature", "flag=categorical", "--feature", "a=quantile:10"];
+    succeed(
+        leeway()
+            .args(["reference", "build", "--input"])
+            .arg(&train)
+            .args(columns)
+            .arg("--output")
+            .arg(&reference),
+    );
+    serde_json::from_slice(&std::fs::read(&reference).expect("a reference")).expect("JSON")
+}
+
 /// One application on a topic of its own.
 pub(crate) struct Run {
     pub(crate) bootstrap: String,
@@ -60,6 +83,9 @@ pub(crate) struct Run {
     /// Of each worker: as many on any machine.
     pub(crate) num_stream_threads: u32,
     pub(crate) window: WindowKind,
+    pub(crate) scopes: Vec<&'static str>,
+    /// More of librdkafka's properties, as lines of TOML.
+    pub(crate) properties: &'static str,
     directory: tempfile::TempDir,
     pub(crate) application: String,
     pub(crate) topic: String,
@@ -100,30 +126,7 @@ impl Run {
     pub(crate) fn on(bootstrap: &str, name: &str) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let (application, topic, events) = (unique(name), unique(&format!("{name}-data")), unique(&format!("{name}-events")));
-        let (train, reference) = (directory.path().join("train.jsonl"), directory.path().join("reference.json"));
-        let (mut random, mut text, mut line) = (StdRng::seed_from_u64(1), String::new(), String::new());
-        for _ in 0..5000 {
-            row(&mut random, 0.0, false, &mut line);
-            text.push_str(&line);
-            text.push('\n');
-        }
-        std::fs::write(&train, text).expect("rows are written");
-        succeed(
-            leeway()
-                .args([
-                    "reference",
-                    "build",
-                    "--feature",
-                    "flag=categorical",
-                    "--feature",
-                    "a=quantile:10",
-                    "--input",
-                ])
-                .arg(&train)
-                .arg("--output")
-                .arg(&reference),
-        );
-        let reference = serde_json::from_slice(&std::fs::read(&reference).expect("a reference")).expect("JSON");
+        let reference = build_reference(directory.path(), "reference.json", 1, 0.0);
         create_topic(bootstrap, &topic, PARTITIONS, &[]);
         let dead_letters = format!("{topic}-dlq");
         Self {
@@ -133,6 +136,8 @@ impl Run {
             session_timeout_ms: 6000,
             num_stream_threads: 2,
             window: WindowKind::Count { size: 1000, every: 100 },
+            scopes: vec!["partition"],
+            properties: "",
             directory,
             application,
             topic,
@@ -140,6 +145,15 @@ impl Run {
             dead_letters,
             reference,
         }
+    }
+
+    /// The document of a reference like what comes in the second half of [`Self::rows`]; its file is in this run's directory.
+    pub(crate) fn later_reference(&self, name: &str) -> Value {
+        build_reference(self.directory.path(), name, 2, 0.7)
+    }
+
+    pub(crate) fn reference(&self) -> &Value {
+        &self.reference
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -170,10 +184,11 @@ impl Run {
         let name = state.file_name().expect("a name").to_str().expect("UTF-8");
         let properties = self.path(&format!("{name}.toml"));
         let text = format!(
-            "num_stream_threads = {}\nstandby = {standby}\n[[monitor]]\n{}[kafka.properties]\n{}",
+            "num_stream_threads = {}\nstandby = {standby}\n[[monitor]]\n{}[kafka.properties]\n{}{}",
             self.num_stream_threads,
             self.window_settings(),
-            self.membership.properties(name, self.session_timeout_ms)
+            self.membership.properties(name, self.session_timeout_ms),
+            self.properties
         );
         std::fs::write(&properties, text).expect("written");
         let mut all = vec!["--config", properties.to_str().expect("UTF-8")];
@@ -214,14 +229,37 @@ impl Run {
 
     /// For the table of the monitor.
     fn window_settings(&self) -> String {
-        match self.window {
+        let scopes = format!("scopes = {:?}\n", self.scopes);
+        let window = match self.window {
             WindowKind::Count { size, every } => format!("window = {{ size = {size}, every = {every} }}\n"),
-            WindowKind::Time { size_ms, every_ms, grace_ms } => {
+            WindowKind::Time {
+                size_ms,
+                every_ms,
+                grace_ms,
+                idle_ms,
+            } => {
                 format!(
-                    "window = {{ kind = \"time\", size = \"{size_ms}ms\", every = \"{every_ms}ms\", grace = \"{grace_ms}ms\", timestamp_field = \"{TIME_FIELD}\" }}\n"
+                    "window = {{ kind = \"time\", size = \"{size_ms}ms\", every = \"{every_ms}ms\", grace = \"{grace_ms}ms\", timestamp_field = \"{TIME_FIELD}\", idle_close_after = \"{idle_ms}ms\" }}\n"
                 )
             }
+        };
+        scopes + &window
+    }
+
+    /// Where panes go in scope global.
+    pub(crate) fn panes_topic(&self) -> String {
+        format!("{}-panes-{}-repartition", self.application, self.topic)
+    }
+
+    /// Whether all panes that were shipped are merged and committed.
+    pub(crate) fn is_merged(&self) -> bool {
+        let mut ends: BTreeMap<i32, i64> = BTreeMap::new();
+        for record in read_committed(&self.bootstrap, &self.panes_topic()) {
+            ends.insert(record.partition, record.offset + 1);
         }
+        let at = positions(&self.bootstrap, &self.application, &self.panes_topic());
+        ends.iter()
+            .all(|(partition, end)| at.get(partition).is_some_and(|(committed, _)| *committed >= Some(*end)))
     }
 
     /// `leeway audit` of what this run's workers wrote.
@@ -251,15 +289,24 @@ impl Run {
 
     /// What comes of each partition's records before this offset.
     pub(crate) fn verify_until(&self, offset: i64) -> Verified {
-        let expectation = Expectation {
+        verify(&self.bootstrap, &self.expectation(&self.reference, offset))
+    }
+
+    /// The same, where references changed on the way: document by version. Gives the number of events.
+    pub(crate) fn verify_with_changes(&self, references: &BTreeMap<String, Value>) -> usize {
+        let of_version = |version: &str| self.expectation(&references[version], i64::MAX);
+        verify_with_changes(&self.bootstrap, &self.expectation(&self.reference, i64::MAX), &of_version)
+    }
+
+    fn expectation<'a>(&'a self, reference: &'a Value, until: i64) -> Expectation<'a> {
+        Expectation {
             topic: &self.topic,
             events_topic: &self.events,
             dead_letter_topic: &self.dead_letters,
-            reference: &self.reference,
+            reference,
             window: self.window,
-            until: offset,
-        };
-        verify(&self.bootstrap, &expectation)
+            until,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Time windows on a real Kafka, judged by a model that knows no panes.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use rand::rngs::StdRng;
@@ -7,9 +8,9 @@ use rand::{RngExt as _, SeedableRng};
 use serde_json::Value;
 
 use crate::cluster::bootstrap;
-use crate::kafka::{Handmade, produce, wait_until_consumed};
+use crate::kafka::{Handmade, produce, read_committed, wait_until_consumed};
 use crate::leeway::output;
-use crate::run::{PARTITIONS, PATIENCE, Run};
+use crate::run::{PARTITIONS, PATIENCE, Run, wait_for};
 use crate::verify::{TIME_FIELD, WindowKind};
 
 /// Records of one partition each: in order of time but for a jitter beyond the grace, and gaps that are longer than a window. The field says the time in
@@ -51,6 +52,19 @@ fn timed_records(rows: &Path) -> Vec<(i32, Vec<u8>, i64)> {
         .collect()
 }
 
+fn send(run: &Run, records: &[(i32, Vec<u8>, i64)]) {
+    let handmade: Vec<Handmade<'_>> = records
+        .iter()
+        .map(|(partition, value, timestamp)| Handmade {
+            partition: *partition,
+            key: None,
+            value: Some(value),
+            timestamp: *timestamp,
+        })
+        .collect();
+    produce(bootstrap(), &run.topic, &handmade);
+}
+
 #[test]
 fn time_windows_are_those_of_the_model_whatever_dies() {
     let mut run = Run::new("time");
@@ -58,22 +72,14 @@ fn time_windows_are_those_of_the_model_whatever_dies() {
         size_ms: 6000,
         every_ms: 2000,
         grace_ms: 3000,
+        idle_ms: 2000,
     };
     let records = timed_records(&run.rows("rows.jsonl", 120_000, 40));
     let mut first = run.worker(&run.path("one"));
     first.wait_for("restored store", PARTITIONS as usize, PATIENCE);
     let mut second = run.worker(&run.path("two"));
     for (number, part) in records.chunks(records.len() / 4 + 1).enumerate() {
-        let handmade: Vec<Handmade<'_>> = part
-            .iter()
-            .map(|(partition, value, timestamp)| Handmade {
-                partition: *partition,
-                key: None,
-                value: Some(value),
-                timestamp: *timestamp,
-            })
-            .collect();
-        produce(bootstrap(), &run.topic, &handmade);
+        send(&run, part);
         // Killed with work under way; one comes back on its directory, the other on none.
         match number {
             0 => {
@@ -87,6 +93,21 @@ fn time_windows_are_those_of_the_model_whatever_dies() {
             _ => {}
         }
     }
+    let all_are_closed = || {
+        let events = read_committed(bootstrap(), &run.events);
+        let idle: BTreeSet<_> = events
+            .iter()
+            .map(|record| serde_json::from_slice::<Value>(record.value.as_deref().expect("a value")).expect("JSON"))
+            .filter(|event| event["closed_by"] == "idle")
+            .map(|event| event["partition"].as_i64())
+            .collect();
+        idle.len() == PARTITIONS as usize
+    };
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut first, &mut second]);
+    wait_for(all_are_closed, "every partition is idle and its windows are closed");
+    // What was sent last comes once more: late for windows that idleness closed.
+    let again: Vec<_> = records[records.len() - 600..].to_vec();
+    send(&run, &again);
     wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut first, &mut second]);
     first.stop();
     second.stop();

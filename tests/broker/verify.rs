@@ -31,7 +31,12 @@ pub(crate) enum WindowKind {
     Count { size: u64, every: u64 },
     /// Hopping windows of event time.
     /// The field [`TIME_FIELD`] says a record's time.
-    Time { size_ms: u64, every_ms: u64, grace_ms: u64 },
+    Time {
+        size_ms: u64,
+        every_ms: u64,
+        grace_ms: u64,
+        idle_ms: u64,
+    },
 }
 
 /// The field that says a record's time.
@@ -54,9 +59,8 @@ pub(crate) fn verify(bootstrap: &str, expectation: &Expectation<'_>) -> Verified
         record.offset < expectation.until
     }));
     let mut events: BTreeMap<i64, Vec<Value>> = BTreeMap::new();
-    let event =
-        |record: &OwnedRecord| -> Value { serde_json::from_slice(record.value.as_deref().expect("an event has a value")).expect("an event is JSON") };
-    let is_early = |record: &OwnedRecord| event(record)["window_end_offset"].as_i64().expect("an offset") < expectation.until;
+    // Events of the whole topic have no offsets: they are not looked at here.
+    let is_early = |record: &OwnedRecord| event(record)["window_end_offset"].as_i64().is_some_and(|end| end < expectation.until);
     for record in read_committed_where(bootstrap, expectation.events_topic, is_early) {
         let event = event(&record);
         assert_eq!(
@@ -78,9 +82,9 @@ pub(crate) fn verify(bootstrap: &str, expectation: &Expectation<'_>) -> Verified
     for (partition, records) in &input {
         // A tombstone is skipped: it is neither a record of the partition nor a dead letter.
         let records: Vec<_> = records.iter().filter(|record| record.value.is_some()).collect();
-        let (expected, invalid) = oracle(expectation, &records);
         let found = events.remove(&i64::from(*partition)).unwrap_or_default();
-        compare(*partition, &expected, &found);
+        let (expected, invalid) = oracle(expectation, &records, &found);
+        compare(&format!("partition {partition}"), &expected, &found);
         bad.extend(invalid.into_iter().map(|line| records[line - 1]));
         verified.records += records.len();
         verified.events += found.len();
@@ -90,6 +94,59 @@ pub(crate) fn verify(bootstrap: &str, expectation: &Expectation<'_>) -> Verified
     let letters = read_committed_where(bootstrap, expectation.dead_letter_topic, is_early);
     verified.dead_letters = compare_dead_letters(expectation, &bad, &letters);
     verified
+}
+
+/// Partition by partition, where references changed on the way: what comes after the last check by one of them is as if the partition began there.
+/// Gives the number of events.
+pub(crate) fn verify_with_changes<'a>(bootstrap: &str, topics: &Expectation<'a>, of_version: &dyn Fn(&str) -> Expectation<'a>) -> usize {
+    let mut events: BTreeMap<i64, Vec<Value>> = BTreeMap::new();
+    for event in read_committed_where(bootstrap, topics.events_topic, |_| true).iter().map(event) {
+        if let Some(partition) = event["partition"].as_i64() {
+            events.entry(partition).or_default().push(event);
+        }
+    }
+    let number = events.values().map(Vec::len).sum();
+    for (partition, records) in by_partition(read_committed_where(bootstrap, topics.topic, |_| true)) {
+        let found = events.remove(&i64::from(partition)).unwrap_or_default();
+        let version = |event: &Value| event["reference_version"].as_str().expect("a version").to_owned();
+        let mut versions: Vec<String> = found.iter().filter(|event| event["feature"] == "*").map(version).collect();
+        versions.dedup();
+        let mut rest: Vec<&OwnedRecord> = records.iter().collect();
+        let mut before = 0;
+        for reference in &versions {
+            let expectation = of_version(reference);
+            let own: Vec<Value> = found.iter().filter(|event| version(event) == *reference).cloned().collect();
+            let last = own.iter().filter_map(|event| event["record_count"].as_u64()).max().expect("events");
+            // Up to its last check, and no further: there the next one was taken over.
+            let (_, invalid) = oracle(&expectation, &rest, &own);
+            let valid = |index: usize| !invalid.contains(&(index + 1));
+            let is_last = reference == versions.last().expect("a version");
+            let end = if is_last {
+                rest.len()
+            } else {
+                let mut valid = (0..rest.len()).filter(|index| valid(*index));
+                valid.nth((last - before - 1) as usize).expect("a record") + 1
+            };
+            let (mut expected, _) = oracle(&expectation, &rest[..end], &own);
+            for event in &mut expected {
+                event["record_count"] = (event["record_count"].as_u64().expect("a number") + before).into();
+            }
+            compare(&format!("partition {partition}, reference {reference}"), &expected, &own);
+            rest.drain(..end);
+            before = last;
+        }
+    }
+    assert!(events.is_empty(), "events of partitions that have no records: {:?}", events.keys());
+    number
+}
+
+fn event(record: &OwnedRecord) -> Value {
+    serde_json::from_slice(record.value.as_deref().expect("an event has a value")).expect("an event is JSON")
+}
+
+/// The interpreter that the models run in.
+pub(crate) fn python() -> String {
+    std::env::var("LEEWAY_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned())
 }
 
 fn header(letter: &OwnedRecord, name: &str) -> String {
@@ -114,7 +171,8 @@ fn by_partition(records: Vec<OwnedRecord>) -> BTreeMap<i32, Vec<OwnedRecord>> {
 }
 
 /// The oracle's events of one partition, and the lines that it calls invalid.
-fn oracle(expectation: &Expectation<'_>, records: &[&OwnedRecord]) -> (Vec<Value>, Vec<usize>) {
+/// When the partition was idle is told by the events that were found.
+fn oracle(expectation: &Expectation<'_>, records: &[&OwnedRecord], found: &[Value]) -> (Vec<Value>, Vec<usize>) {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let (spec, lines, invalid) = (
         directory.path().join("spec.json"),
@@ -130,15 +188,22 @@ fn oracle(expectation: &Expectation<'_>, records: &[&OwnedRecord]) -> (Vec<Value
         payloads.push(b'\n');
     }
     std::fs::write(&lines, payloads).expect("the records are written");
-    let python = std::env::var("LEEWAY_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
-    let mut command = Command::new(python);
+    let mut command = Command::new(python());
     match expectation.window {
         WindowKind::Count { .. } => command.arg("tests/oracle/oracle.py"),
         WindowKind::Time { .. } => {
             let times = directory.path().join("times");
             let text: String = records.iter().map(|record| format!("{}\n", record.timestamp.unwrap_or(-1))).collect();
             std::fs::write(&times, text).expect("the times are written");
-            command.arg("tests/oracle/time_windows.py").arg("--times").arg(times)
+            let idle = directory.path().join("idle");
+            let closed = found.iter().filter(|event| event["closed_by"] == "idle");
+            std::fs::write(&idle, closed.map(|event| format!("{}\n", event["record_count"])).collect::<String>()).expect("written");
+            command
+                .arg("tests/oracle/time_windows.py")
+                .arg("--times")
+                .arg(times)
+                .arg("--idle")
+                .arg(idle)
         }
     };
     let output = command
@@ -171,7 +236,22 @@ fn oracle(expectation: &Expectation<'_>, records: &[&OwnedRecord]) -> (Vec<Value
 
 /// The reference document in the oracle's words.
 fn specification(expectation: &Expectation<'_>) -> Value {
-    let features: Vec<Value> = expectation.reference["features"]
+    let mut spec = json!({"features": features_of(expectation.reference), "min_samples": 100, "epsilon": 1e-4,
+        "thresholds": {"possible": 0.1, "drift": 0.25}, "significance": 0.001});
+    let windows = match expectation.window {
+        WindowKind::Count { size, every } => vec![("window_size", size), ("check_interval", every)],
+        WindowKind::Time {
+            size_ms, every_ms, grace_ms, ..
+        } => vec![("size_ms", size_ms), ("every_ms", every_ms), ("grace_ms", grace_ms)],
+    };
+    windows.into_iter().for_each(|(name, value)| spec[name] = value.into());
+    spec["timestamp_field"] = TIME_FIELD.into();
+    spec
+}
+
+/// The features of a reference document in the oracle's words.
+pub(crate) fn features_of(document: &Value) -> Vec<Value> {
+    document["features"]
         .as_array()
         .expect("features")
         .iter()
@@ -187,20 +267,11 @@ fn specification(expectation: &Expectation<'_>) -> Value {
             }
             spec
         })
-        .collect();
-    let mut spec =
-        json!({"features": features, "min_samples": 100, "epsilon": 1e-4, "thresholds": {"possible": 0.1, "drift": 0.25}, "significance": 0.001});
-    let windows = match expectation.window {
-        WindowKind::Count { size, every } => vec![("window_size", size), ("check_interval", every)],
-        WindowKind::Time { size_ms, every_ms, grace_ms } => vec![("size_ms", size_ms), ("every_ms", every_ms), ("grace_ms", grace_ms)],
-    };
-    windows.into_iter().for_each(|(name, value)| spec[name] = value.into());
-    spec["timestamp_field"] = TIME_FIELD.into();
-    spec
+        .collect()
 }
 
 /// Per feature the same events in the same order: counts, texts and statuses equal, PSI to 1e-12, p-values to 1e-8.
-fn compare(partition: i32, expected: &[Value], found: &[Value]) {
+pub(crate) fn compare(whose: &str, expected: &[Value], found: &[Value]) {
     let features = |events: &[Value]| -> BTreeMap<String, Vec<Value>> {
         let mut by_feature: BTreeMap<String, Vec<Value>> = BTreeMap::new();
         for event in events {
@@ -218,18 +289,14 @@ fn compare(partition: i32, expected: &[Value], found: &[Value]) {
             for (field, value) in expected.as_object().expect("an object") {
                 assert!(
                     same(field, value, &found[field]),
-                    "partition {partition}, {feature}, event {index}: {field} is {} and not {value}\n{found}",
+                    "{whose}, {feature}, event {index}: {field} is {} and not {value}\n{found}",
                     found[field]
                 );
             }
         }
-        assert_eq!(found.len(), expected.len(), "partition {partition}, {feature}: number of events");
+        assert_eq!(found.len(), expected.len(), "{whose}, {feature}: number of events");
     }
-    assert_eq!(
-        found.keys().collect::<Vec<_>>(),
-        expected.keys().collect::<Vec<_>>(),
-        "partition {partition}: features"
-    );
+    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>(), "{whose}: features");
 }
 
 fn same(field: &str, expected: &Value, found: &Value) -> bool {

@@ -89,6 +89,10 @@ impl StreamClient for Puppet {
         self.inner.high_watermark(partition)
     }
 
+    fn is_at_end(&self, partition: &TopicPartition) -> bool {
+        self.inner.is_at_end(partition)
+    }
+
     fn commit(&mut self, epoch: EpochCommit) {
         self.inner.commit(epoch);
     }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use leeway::broker::Broker;
 use leeway::state::store::TaskRange;
 use leeway::task::progress::{Progress, checkpoint_key};
-use leeway_topology::event::DriftEvent;
+use leeway_topology::event::{ClosedBy, DriftEvent};
 use leeway_topology::ids::{Offset, Partition, Timestamp};
 use leeway_topology::processor::Disposition;
 use leeway_topology::record::InputRecord;
 use leeway_topology::repartition::{Content, ShippedPane};
 use leeway_topology::state::progress_key;
-use leeway_topology::test_driver::TestDriver;
+use leeway_topology::test_driver::{Output, TestDriver};
 
 use crate::disk::{self, Entries};
 use crate::history::{History, State};
@@ -37,6 +37,8 @@ pub(crate) struct Log {
     pub(crate) begin: i64,
     /// The next offset, markers counted.
     end: i64,
+    /// Numbers of valid records after which the partition was idle for long enough, as its events tell.
+    pub(crate) idle: BTreeSet<u64>,
 }
 
 impl Log {
@@ -54,6 +56,36 @@ impl Log {
     /// Records.
     pub(crate) fn len(&self) -> usize {
         self.sent.len()
+    }
+
+    /// Gives a driver what the application had to process before offset `end`. `idle_at_last`: where the partition was idle after the last of these
+    /// records, that is in it.
+    fn pipe(&self, driver: &mut TestDriver, partition: Partition, end: i64, idle_at_last: bool) -> Result<Output, String> {
+        if self.idle.is_empty() {
+            return driver.pipe(partition, self.records(end)).map_err(|error| error.to_string());
+        }
+        let mut whole = Output::default();
+        let mut is_idle = false;
+        let mut take = |driver: &mut TestDriver, record: Option<InputRecord<'_>>, is_idle: bool| -> Result<(), String> {
+            if is_idle {
+                let output = driver.close_idle(partition).map_err(|error| error.to_string())?;
+                whole.events.extend(output.events);
+            }
+            let output = driver.pipe(partition, record).map_err(|error| error.to_string())?;
+            whole.dispositions.extend(output.dispositions);
+            whole.events.extend(output.events);
+            whole.panes.extend(output.panes);
+            Ok(())
+        };
+        // A driver opens the partition even where there is no record.
+        take(driver, None, false)?;
+        for record in self.records(end) {
+            take(driver, Some(record), is_idle)?;
+            let number = driver.processor(partition).map_or(0, |processor| processor.record_number().0);
+            is_idle = self.idle.contains(&number);
+        }
+        take(driver, None, is_idle && idle_at_last)?;
+        Ok(whole)
     }
 
     /// The records that the application had to process before offset `end`.
@@ -109,7 +141,7 @@ pub(crate) fn panes(world: &World, inputs: &[Log]) -> Result<Vec<Log>, String> {
     }
     let mut driver = driver(world);
     for (partition, input) in (0..).map(Partition).zip(inputs) {
-        let expected = driver.pipe(partition, input.records(input.end)).map_err(|error| error.to_string())?.panes;
+        let expected = input.pipe(&mut driver, partition, input.end, true)?.panes;
         let found = found.remove(&partition).unwrap_or_default();
         if expected != found {
             return Err(format!(
@@ -127,7 +159,7 @@ pub(crate) fn events(world: &World, inputs: &[Log], panes: &[Log]) -> Result<(),
     let mut expected: BTreeMap<(Option<Partition>, String), Vec<Vec<u8>>> = BTreeMap::new();
     for (mut driver, logs) in [(driver(world), inputs), (global_driver(world), panes)] {
         for (partition, log) in (0..).map(Partition).zip(logs) {
-            let output = driver.pipe(partition, log.records(log.end)).map_err(|error| error.to_string())?;
+            let output = log.pipe(&mut driver, partition, log.end, true)?;
             for event in output.events {
                 expected
                     .entry((event.partition, event.feature.to_string()))
@@ -168,6 +200,20 @@ pub(crate) fn events(world: &World, inputs: &[Log], panes: &[Log]) -> Result<(),
         Some(key) => Err(format!("events of {key:?} that nothing implies")),
         None => Ok(()),
     }
+}
+
+/// When partitions were idle, as the events tell that say so.
+pub(crate) fn tell_idle(world: &World, inputs: &mut [Log]) {
+    let read = world.broker.read_topic("drift-events", Duration::ZERO, &mut |_, record| {
+        let event = DriftEvent::from_json(record.value.unwrap_or_default()).expect("an event");
+        if event.closed_by == Some(ClosedBy::Idle)
+            && let Some(partition) = event.partition
+        {
+            inputs[partition.0 as usize].idle.insert(event.record_count.0);
+        }
+        ControlFlow::Continue(())
+    });
+    read.expect("events");
 }
 
 /// Each invalid record is there once, and nothing else.
@@ -225,16 +271,20 @@ pub(crate) fn state(world: &World, task: &TaskRange, log: &Log, state: &State) -
         return Err(format!("{progress:?} is beyond the log, {} to {}", log.begin, log.end));
     }
     let is_global = *task == disk::global_task(task.partition.0 as usize);
-    let mut driver = if is_global { global_driver(world) } else { driver(world) };
     let id = task.partition;
-    driver.pipe(id, log.records(end)).map_err(|error| error.to_string())?;
-    driver.commit();
-    let right: State = driver
-        .store(id)
-        .expect("opened")
-        .iter()
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
+    let as_of = |idle_at_last| -> Result<(TestDriver, State), String> {
+        let mut driver = if is_global { global_driver(world) } else { driver(world) };
+        log.pipe(&mut driver, id, end, idle_at_last)?;
+        driver.commit();
+        let store = driver.store(id).expect("opened").iter();
+        let state = store.map(|(key, value)| (key.clone(), value.clone())).collect();
+        Ok((driver, state))
+    };
+    // Windows that idleness closes are closed by an epoch of its own, or by one with later records that do not count.
+    let (mut driver, mut right) = as_of(false)?;
+    if state != right {
+        (driver, right) = as_of(true)?;
+    }
     if state != right && !(state.is_empty() && end == log.begin) {
         let keys = right.keys().chain(state.keys());
         let differing: BTreeSet<_> = keys.filter(|key| right.get(*key) != state.get(*key)).collect();

@@ -114,6 +114,9 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         coverage.count("time windows");
         let mut monitor = (*world.monitor).clone();
         monitor.window = Window::Time(TimeWindow::new(100_000, 20_000, 200_000).expect("a window"));
+        if random.random_range(0..2) == 0 {
+            monitor.idle_close_after_ms = Some(random.random_range(500..10_000));
+        }
         world.monitor = Arc::new(monitor);
     } else {
         coverage.count("count windows");
@@ -624,6 +627,10 @@ impl Simulation<'_> {
             self.leave(process.disk)?;
         }
         History::follow(&mut self.histories, &self.world);
+        check::tell_idle(&self.world, &mut self.inputs);
+        for input in &self.inputs {
+            self.coverage.add("partition idle, its windows closed", input.idle.len() as u64);
+        }
         let panes = check::panes(&self.world, &self.inputs)?;
         check::events(&self.world, &self.inputs, &panes)?;
         check::dead_letters(&self.world, &self.inputs)?;

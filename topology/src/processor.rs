@@ -66,6 +66,9 @@ pub trait Processor: Send {
     /// Makes the checks that are due after the last record and appends what they give. Apart from `process` so that the runtime can time it.
     fn check(&mut self, out: &mut Outputs);
 
+    /// The partition is idle at its end: time windows close of the monitors for which that counts. Says whether [`Self::check`] is due.
+    fn close_idle(&mut self, counts_for: &dyn Fn(&Monitor) -> bool) -> bool;
+
     /// What [`References::current`] says has changed: monitors take it over after their next check. Gives the references that cannot be, and why.
     fn offer_references(&mut self, references: &dyn References) -> Vec<(Arc<str>, ReferenceError)>;
 

@@ -167,6 +167,25 @@ impl TestDriver {
         self.pipe(partition, records)
     }
 
+    /// Tells a partition that it is idle at its end.
+    ///
+    /// # Errors
+    /// When the partition's state cannot be opened.
+    pub fn close_idle(&mut self, partition: Partition) -> Result<Output, StateError> {
+        let task = self.open(partition)?;
+        let mut out = Outputs::default();
+        if let Some(processor) = &mut task.processor
+            && processor.close_idle(&|_| true)
+        {
+            processor.check(&mut out);
+        }
+        Ok(Output {
+            dispositions: Vec::new(),
+            events: out.events,
+            panes: out.panes,
+        })
+    }
+
     /// Publishes a reference and offers it to every partition that is open.
     ///
     /// # Errors

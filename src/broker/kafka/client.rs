@@ -1,6 +1,6 @@
 //! One stream thread's client: its consumer, its producer's thread, its questions, its restores.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -41,6 +41,8 @@ pub struct KafkaClient {
     requests: Option<Sender<Request>>,
     answers: Receiver<ClientEvent>,
     pending: VecDeque<ClientEvent>,
+    /// Input partitions of which the last poll found the end.
+    at_end: BTreeSet<TopicPartition>,
     threads: Vec<JoinHandle<()>>,
     restore: QueuedConsumer,
     input: QueuedConsumer,
@@ -116,6 +118,7 @@ impl KafkaClient {
             requests: Some(requests),
             answers,
             pending: VecDeque::new(),
+            at_end: BTreeSet::new(),
             threads,
             restore,
             input,
@@ -280,12 +283,19 @@ impl StreamClient for KafkaClient {
     }
 
     fn start(&mut self, partition: &TopicPartition, offset: Offset) {
+        self.at_end.remove(partition);
         let result = self.input.start(partition, offset);
         self.check(result);
     }
 
     fn poll(&mut self, partition: &TopicPartition, max: usize, visit: &mut dyn FnMut(FetchedRecord<'_>) -> ControlFlow<()>) -> usize {
         let (taken, event) = self.input.poll(partition, max, visit);
+        // librdkafka tells of the end once, until it went on.
+        if matches!(event, Some(QueueEvent::End)) {
+            self.at_end.insert(partition.clone());
+        } else if taken > 0 {
+            self.at_end.remove(partition);
+        }
         if let Some(QueueEvent::Failed(reason)) = event {
             self.pending.push_back(ClientEvent::PartitionError {
                 partition: partition.clone(),
@@ -304,6 +314,10 @@ impl StreamClient for KafkaClient {
 
     fn high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
         ffi::high_watermark(self.input.consumer().client(), &partition.topic, partition.partition.0).map(Offset)
+    }
+
+    fn is_at_end(&self, partition: &TopicPartition) -> bool {
+        self.at_end.contains(partition)
     }
 
     fn group_metadata(&mut self) -> GroupMetadata {

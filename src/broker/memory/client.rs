@@ -1,7 +1,7 @@
 //! A stream thread's client of the embedded broker. Dropped without [`StreamClient::close`] it is a crash: the group waits for its session, its
 //! transaction stays open.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,6 +44,8 @@ pub struct MemoryClient {
     /// Questions for log ranges that are not answered yet.
     asked_ranges: Vec<TopicPartition>,
     started: BTreeMap<TopicPartition, Offset>,
+    /// Those of which the last poll found the end.
+    at_end: BTreeSet<TopicPartition>,
     restoring: BTreeMap<TopicPartition, Restoring>,
     batch: Vec<Fetched>,
     seen_version: u64,
@@ -62,6 +64,7 @@ impl MemoryClient {
             asked_committed: Vec::new(),
             asked_ranges: Vec::new(),
             started: BTreeMap::new(),
+            at_end: BTreeSet::new(),
             restoring: BTreeMap::new(),
             batch: Vec::new(),
             seen_version: 0,
@@ -187,6 +190,7 @@ impl StreamClient for MemoryClient {
     }
 
     fn start(&mut self, partition: &TopicPartition, offset: Offset) {
+        self.at_end.remove(partition);
         if self.membership.owns(partition) {
             self.started.insert(partition.clone(), offset);
         }
@@ -198,11 +202,19 @@ impl StreamClient for MemoryClient {
             started,
             batch,
             events,
+            at_end,
             ..
         } = self;
         let Some(position) = started.get_mut(partition) else { return 0 };
         match shared.with(|state, _| state.answer_fetch(partition, *position, max.min(FETCH_RECORDS), batch)) {
-            Ok(fetch) => *position = fetch.next,
+            Ok(fetch) => {
+                *position = fetch.next;
+                if fetch.at_end && batch.is_empty() {
+                    at_end.insert(partition.clone());
+                } else {
+                    at_end.remove(partition);
+                }
+            }
             Err(reason) => {
                 started.remove(partition);
                 events.push_back(ClientEvent::PartitionError {
@@ -226,6 +238,10 @@ impl StreamClient for MemoryClient {
     fn high_watermark(&self, partition: &TopicPartition) -> Option<Offset> {
         self.started.get(partition)?;
         self.shared.with(|state, _| state.log(partition).map(|log| log.range().high_watermark))
+    }
+
+    fn is_at_end(&self, partition: &TopicPartition) -> bool {
+        self.at_end.contains(partition)
     }
 
     fn group_metadata(&mut self) -> GroupMetadata {

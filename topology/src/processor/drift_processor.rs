@@ -92,6 +92,14 @@ impl Processor for DriftProcessor {
         }
     }
 
+    fn close_idle(&mut self, counts_for: &dyn Fn(&Monitor) -> bool) -> bool {
+        let mut due = false;
+        for window in self.windows.iter_mut().filter(|window| counts_for(window.monitor())) {
+            due |= window.close_idle();
+        }
+        due
+    }
+
     fn offer_references(&mut self, references: &dyn References) -> Vec<(Arc<str>, ReferenceError)> {
         let monitors: Vec<_> = self.windows.iter().map(|window| Arc::clone(&window.monitor().name)).collect();
         let offers = monitors.into_iter().filter_map(|name| Some((references.current(&name)?, name)));

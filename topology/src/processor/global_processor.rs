@@ -126,6 +126,11 @@ impl Processor for GlobalProcessor {
         }
     }
 
+    fn close_idle(&mut self, _counts_for: &dyn Fn(&Monitor) -> bool) -> bool {
+        // Partitions that fall silent fade out of a count window.
+        false
+    }
+
     fn offer_references(&mut self, _references: &dyn References) -> Vec<(Arc<str>, ReferenceError)> {
         // The panes say.
         Vec::new()

@@ -58,8 +58,10 @@ pub struct MonitoredWindow {
     /// The current reference, if it is not the one measured by.
     offered: Option<Measure>,
     check_due: bool,
-    /// k at the last flush. Nothing that is stored changes without a record: checks and changes of reference come right after one.
-    flushed: RecordNumber,
+    /// What is due is due since the partition is idle.
+    idle: bool,
+    /// k at the last flush, if what is stored changed since by records alone: checks and changes of reference come right after one.
+    flushed: Option<RecordNumber>,
 }
 
 /// The records that the next check looks at, or the next checks.
@@ -265,7 +267,7 @@ impl MonitoredWindow {
                         span: closed.span,
                         times: (closed.start, closed.end),
                         id: closed.end.0,
-                        closed_by: Some(ClosedBy::StreamTime),
+                        closed_by: Some(if self.idle { ClosedBy::Idle } else { ClosedBy::StreamTime }),
                     };
                     checked = true;
                     if tells {
@@ -273,9 +275,25 @@ impl MonitoredWindow {
                     }
                 }
                 windows.settle();
+                self.idle = false;
             }
         }
         checked
+    }
+
+    /// The partition is idle at its end: its time windows close, if one of them is to be checked. Says whether [`Self::check`] is due.
+    ///
+    /// Where none is, they stay open for what may come: so that a closing is always told by an event, by which a replay knows of it.
+    pub(super) fn close_idle(&mut self) -> bool {
+        debug_assert!(!self.check_due, "a due check comes first");
+        let Windowing::Time(windows) = &mut self.window else { return false };
+        if !windows.has_window_of(self.monitor.min_samples.max(1)) {
+            return false;
+        }
+        windows.close_all();
+        // The stored head names the first window that is open.
+        (self.check_due, self.idle, self.flushed) = (true, true, None);
+        true
     }
 
     /// Takes one partition's pane into the window of the whole topic. Says whether [`Self::check`] is due after it.
@@ -334,7 +352,8 @@ impl MonitoredWindow {
     pub(super) fn flush(&mut self, puts: &mut Vec<Put>) {
         debug_assert!(!self.check_due, "a due check comes before the flush, or its events would be lost");
         let k = self.window.record_number();
-        if self.flushed == k {
+        let flushed = self.flushed.replace(k);
+        if flushed == Some(k) {
             return;
         }
         let name = &self.monitor.name;
@@ -355,7 +374,7 @@ impl MonitoredWindow {
                 let settings = window.settings();
                 puts.extend(
                     window
-                        .panes_changed_since(self.flushed)
+                        .panes_changed_since(flushed.unwrap_or(RecordNumber(0)))
                         .map(|changed| pane(settings.slot(changed.number), Some(encode(changed)))),
                 );
                 let head = WindowHead {
@@ -409,6 +428,5 @@ impl MonitoredWindow {
             }
         };
         puts.push(head);
-        self.flushed = k;
     }
 }

@@ -18,7 +18,7 @@
 //!
 //! Not here: what a check finds; [`crate::processor`] asks for the windows that close, one by one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::{PANES_MAX, Pane, PaneNumber};
 use crate::histogram::{Layout, RECORDS_MAX, Span, Total};
@@ -174,6 +174,8 @@ pub struct HoppingWindows {
     k: RecordNumber,
     stream_time: Option<Timestamp>,
     next: u64,
+    /// The first window that is not closed by idleness.
+    forced: u64,
     /// With records.
     panes: BTreeMap<u64, Pane>,
     /// Panes that changed since they were last written.
@@ -192,6 +194,7 @@ impl HoppingWindows {
             k: RecordNumber(0),
             stream_time: None,
             next: 0,
+            forced: 0,
             panes: BTreeMap::new(),
             unwritten: BTreeSet::new(),
             forgotten: BTreeSet::new(),
@@ -214,6 +217,7 @@ impl HoppingWindows {
             k,
             stream_time,
             next,
+            forced: 0,
             panes: panes.into_iter().map(|pane| (pane.number.0, pane)).collect(),
             unwritten: BTreeSet::new(),
             forgotten: BTreeSet::new(),
@@ -246,9 +250,35 @@ impl HoppingWindows {
         }
     }
 
-    /// The first window that is open now, by stream time alone.
+    /// The first window that is open now.
     fn first_open(&self) -> u64 {
-        self.stream_time.map_or(0, |time| self.settings.first_open(time)).max(self.next)
+        let by_stream_time = self.stream_time.map_or(0, |time| self.settings.first_open(time));
+        by_stream_time.max(self.next).max(self.forced)
+    }
+
+    /// Closes every window that has records, whatever stream time says: they are taken as those that have closed by themselves.
+    pub fn close_all(&mut self) {
+        self.forced = self.panes.last_key_value().map_or(0, |(last, _)| last + 1);
+    }
+
+    /// Whether an open window has at least so many records.
+    #[must_use]
+    pub fn has_window_of(&self, records: u64) -> bool {
+        // No window has more than the one that starts with its first pane.
+        let mut in_window: VecDeque<(u64, u64)> = VecDeque::new();
+        let mut sum = 0;
+        self.panes.iter().any(|(number, pane)| {
+            while let Some((first, gone)) = in_window.front().copied()
+                && first + self.settings.panes() <= *number
+            {
+                sum -= gone;
+                in_window.pop_front();
+            }
+            let own = pane.histogram.records();
+            in_window.push_back((*number, own));
+            sum += own;
+            sum >= records
+        })
     }
 
     /// Whether a window with records has closed and was not taken yet.
@@ -426,6 +456,29 @@ mod tests {
         assert_eq!(told(&closed).iter().map(|window| window.0).collect::<Vec<_>>(), [800, 900, 1000]);
         assert_eq!(hopping.panes().count(), 1);
         assert_eq!(feed(&mut hopping, 2000, 2).0, Placed::Late);
+    }
+
+    #[test]
+    fn idle_partition_closes_what_it_has_and_later_records_of_it_are_late() {
+        let mut hopping = windows(300, 100, 50);
+        for (offset, time) in [1000, 1010, 1250].into_iter().enumerate() {
+            feed(&mut hopping, time, offset as i64);
+        }
+        assert!(hopping.has_window_of(3) && !hopping.has_window_of(4));
+        hopping.close_all();
+        assert!(hopping.is_due());
+        let closed: Vec<_> = std::iter::from_fn(|| hopping.close_next()).collect();
+        // Two more were closed by stream time.
+        let expected = [(1000, 1300, 3, 0, 2), (1100, 1400, 1, 2, 2), (1200, 1500, 1, 2, 2)];
+        assert_eq!(told(&closed), expected);
+        hopping.settle();
+        assert_eq!((hopping.panes().count(), hopping.is_due()), (0, false));
+        hopping.close_all();
+        assert!(!hopping.is_due(), "there is nothing more to close");
+        assert_eq!(feed(&mut hopping, 1299, 3).0, Placed::Late);
+        assert_eq!(feed(&mut hopping, 1300, 4).0, Placed::LateForSome);
+        assert_eq!(feed(&mut hopping, 1500, 5).0, Placed::InTime);
+        assert!(!hopping.has_window_of(3), "{:?}", hopping.panes().count());
     }
 
     #[test]

@@ -219,7 +219,8 @@ impl Place<'_> {
             irregular: IrregularTally::default(),
             offered: None,
             check_due: false,
-            flushed: k,
+            idle: false,
+            flushed: Some(k),
             measure,
             window,
         }

@@ -75,6 +75,53 @@ fn late_records_and_small_windows_are_counted_and_never_checked() {
 }
 
 #[test]
+fn idle_partition_has_its_windows_checked_once_and_its_state_says_so() {
+    let mut driver = driver(timed(1000, 500, 0, 2));
+    assert_eq!(pipe(&mut driver, &[(1100, LEFT), (1600, RIGHT)]), []);
+    let events = driver.close_idle(P0).unwrap().events;
+    // [500, 1500) and [1500, 2500) have one record each.
+    let told: Vec<_> = events
+        .iter()
+        .map(|event| (event.window_start_ms.0, event.window_count, event.record_count.0, event.closed_by))
+        .collect();
+    assert_eq!(told, [(1000, 2, 2, Some(ClosedBy::Idle)); 2], "the feature and the summary");
+    assert_eq!(driver.close_idle(P0).unwrap().events, []);
+    driver.commit();
+    driver.restart();
+    assert_eq!(driver.close_idle(P0).unwrap().events, [], "also after a restart");
+    // The first is late for all of its windows, the second for one of two.
+    assert_eq!(pipe(&mut driver, &[(1100, LEFT), (2000, LEFT), (2100, LEFT)]), []);
+    assert_eq!(
+        irregular(&mut driver),
+        [(Irregular::Late, 1), (Irregular::LateForSome, 2)],
+        "what was told before the restart is not told again"
+    );
+    let events = pipe(&mut driver, &[(3000, LEFT)]);
+    assert_eq!(
+        events.iter().map(|event| (event.window_start_ms.0, event.closed_by)).collect::<Vec<_>>(),
+        [(2000, Some(ClosedBy::StreamTime)); 2]
+    );
+    assert_eq!(events[0].previous_status, Some(Status::NoDrift));
+}
+
+#[test]
+fn idle_partition_without_a_window_of_enough_records_keeps_them_for_what_may_come() {
+    let mut driver = driver(timed(1000, 1000, 0, 3));
+    pipe(&mut driver, &[(1100, LEFT), (1600, RIGHT)]);
+    assert_eq!(driver.close_idle(P0).unwrap().events, []);
+    let events = pipe(&mut driver, &[(1999, LEFT), (2000, LEFT)]);
+    assert_eq!(events.iter().map(|event| event.window_count).collect::<Vec<_>>(), [3, 3]);
+    assert_eq!(driver_count_window_is_never_idle(), []);
+}
+
+/// Count windows know no time.
+fn driver_count_window_is_never_idle() -> Vec<DriftEvent> {
+    let mut driver = super::driver(monitor("m", 4, 2, 1));
+    pipe(&mut driver, &[(1100, LEFT)]);
+    driver.close_idle(P0).unwrap().events
+}
+
+#[test]
 fn field_says_the_time_and_the_timestamp_where_it_says_none() {
     let monitor = Monitor {
         timestamp_field: Some("at".into()),
