@@ -51,6 +51,8 @@ pub enum Published {
     New,
     /// It was already.
     Current,
+    /// It is known, and a later one is current.
+    Superseded,
 }
 
 /// Why references cannot be had.
@@ -146,15 +148,34 @@ pub fn load<B: Broker>(broker: &B, application_id: &str) -> Result<ReferenceSet,
 pub fn publish<B: Broker>(broker: &B, application_id: &str, reference: &Reference) -> Result<Published, ReferenceTopicError> {
     let topic = topic_name(application_id);
     topics::references(broker, &topic)?;
-    let monitor = reference.monitor();
-    let known = load(broker, application_id)?;
-    if known
-        .published
-        .current(monitor)
-        .is_some_and(|current| current.reference.version() == reference.version())
-    {
+    let current = load(broker, application_id)?.published.current(reference.monitor());
+    if current.is_some_and(|current| current.reference.version() == reference.version()) {
         return Ok(Published::Current);
     }
+    write(broker, topic, reference)
+}
+
+/// Makes a reference its monitor's current one if its version was never published. So an instance that starts with an older file does not take back
+/// what was published since.
+///
+/// # Errors
+/// As [`publish`].
+pub fn publish_if_new<B: Broker>(broker: &B, application_id: &str, reference: &Reference) -> Result<Published, ReferenceTopicError> {
+    let topic = topic_name(application_id);
+    topics::references(broker, &topic)?;
+    let known = load(broker, application_id)?.published;
+    let (monitor, version) = (reference.monitor(), reference.version());
+    if known.version(monitor, version).is_none() {
+        return write(broker, topic, reference);
+    }
+    Ok(match known.current(monitor) {
+        Some(current) if current.reference.version() != version => Published::Superseded,
+        _ => Published::Current,
+    })
+}
+
+fn write<B: Broker>(broker: &B, topic: String, reference: &Reference) -> Result<Published, ReferenceTopicError> {
+    let monitor = reference.monitor();
     let broker_error = |error| ReferenceTopicError::Broker { topic: topic.clone(), error };
     let name: Arc<str> = topic.as_str().into();
     let record = |key: String, value: Vec<u8>| OutRecord {

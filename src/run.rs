@@ -203,8 +203,15 @@ fn prepare<B: Broker>(
 ) -> Result<(Plan, ReferenceSet), StartError> {
     let plan = runtime::plan(broker, application_id, monitors, start).map_err(RuntimeError::from)?;
     for reference in files.iter().flatten() {
-        if reference_topic::publish(broker, application_id, reference)? == Published::New {
-            info!(monitor = reference.monitor(), version = reference.version(), "published the reference");
+        let (monitor, version) = (reference.monitor(), reference.version());
+        match reference_topic::publish_if_new(broker, application_id, reference)? {
+            Published::New => info!(monitor, version, "published the reference"),
+            Published::Current => {}
+            Published::Superseded => warn!(
+                monitor,
+                version,
+                "the reference of the configuration is known, and another one was published since: that one counts; `leeway reference publish` goes back"
+            ),
         }
     }
     let references = reference_topic::load(broker, application_id)?;

@@ -24,7 +24,7 @@ use crate::epoch::{EpochTag, transactional_id};
 use crate::http::Health;
 use crate::standby::StandbyThread;
 use crate::state::store::StateStore;
-use crate::stream_thread::{FailPoint, Now, Step, StreamThread, ThreadContext, ThreadError};
+use crate::stream_thread::{FailPoint, Growth, Now, Step, StreamThread, ThreadContext, ThreadError};
 use crate::task::dead_letter::DeadLetterSink;
 use crate::task::{EventSink, RepartitionSink, Role, Start, SubTopology};
 use crate::telemetry::metrics::Metrics;
@@ -38,6 +38,9 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How often the supervisor looks whether a thread is to be replaced.
 const SUPERVISION: Duration = Duration::from_millis(200);
+
+/// A changelog that cannot be extended is tried again after this long.
+const EXTEND_AGAIN_AFTER: Duration = Duration::from_secs(5);
 
 /// Threads replaced within [`REPLACEMENTS_WITHIN`] before the process gives up.
 const REPLACEMENTS_MAX: usize = 10;
@@ -263,6 +266,7 @@ impl Runtime {
             metrics,
             commit_interval: settings.commit_interval,
             transaction_timeout: settings.transaction_timeout,
+            growth: Growth::default(),
             fail_point: settings.fail_point.clone(),
         });
         let stopping = Arc::new(AtomicBool::new(false));
@@ -403,10 +407,37 @@ impl<B: Broker> Supervisor<B> {
         Ok(())
     }
 
+    /// Makes room for the state of tasks of new partitions; tried again until it is there. `growing`: partitions by topic, and when to try.
+    fn extend_changelogs(&self, growing: &mut BTreeMap<Arc<str>, (u32, Instant)>) {
+        let now = Instant::now();
+        growing.extend(
+            self.context
+                .growth
+                .take()
+                .into_iter()
+                .map(|(topic, partitions)| (topic, (partitions, now))),
+        );
+        growing.retain(|topic, (partitions, at)| {
+            let Some(part) = self.context.sub_topologies.get(topic) else {
+                return false;
+            };
+            if *at > now {
+                return true;
+            }
+            let extended = topics::extend_changelog(&self.broker, &part.changelog, *partitions);
+            if let Err(error) = &extended {
+                warn!(%topic, %error, "the input has grown, and its changelog cannot be extended yet; trying again");
+                *at = Instant::now() + EXTEND_AGAIN_AFTER;
+            }
+            extended.is_err()
+        });
+    }
+
     fn run(mut self, exited: &Receiver<Exit>) -> Result<(), RuntimeError> {
         let mut result = Ok(());
         let origin = Instant::now();
         let mut failures = Failures::default();
+        let mut growing = BTreeMap::new();
         // Threads to be replaced, and when.
         let mut replacements: Vec<(Instant, usize)> = Vec::new();
         while !self.threads.is_empty() || !replacements.is_empty() {
@@ -420,6 +451,7 @@ impl<B: Broker> Supervisor<B> {
                     result = result.and(Err(error));
                 }
             }
+            self.extend_changelogs(&mut growing);
             let (number, exit) = match exited.recv_timeout(SUPERVISION) {
                 Ok(exit) => exit,
                 Err(RecvTimeoutError::Timeout) => continue,

@@ -161,15 +161,7 @@ pub fn changelog<B: Broker>(broker: &B, topic: &str, partitions: u32, message_by
     let (facts, description) = ensure(broker, topic, partitions, &config)?;
     check_compacted(topic, &description)?;
     if facts.partitions < partitions {
-        warn!(
-            topic,
-            from = facts.partitions,
-            to = partitions,
-            "the input has grown; extending the changelog"
-        );
-        broker
-            .add_partitions(topic, partitions, REQUEST_TIMEOUT)
-            .map_err(TopicError::broker(format!("extending topic {topic:?}")))?;
+        extend_changelog(broker, topic, partitions)?;
     }
     if facts.partitions > partitions {
         let fault = format!(
@@ -182,6 +174,24 @@ pub fn changelog<B: Broker>(broker: &B, topic: &str, partitions: u32, message_by
         });
     }
     Ok(facts)
+}
+
+/// Extends a changelog to so many partitions, if it has fewer.
+///
+/// # Errors
+/// When the broker refuses or does not answer.
+pub fn extend_changelog<B: Broker>(broker: &B, topic: &str, partitions: u32) -> Result<(), TopicError> {
+    let described = broker
+        .describe_topic(topic, REQUEST_TIMEOUT)
+        .map_err(TopicError::broker(format!("looking for topic {topic:?}")))?;
+    let has = described.map_or(0, |described| described.partitions);
+    if has >= partitions {
+        return Ok(());
+    }
+    warn!(topic, from = has, to = partitions, "the input has grown; extending the changelog");
+    broker
+        .add_partitions(topic, partitions, REQUEST_TIMEOUT)
+        .map_err(TopicError::broker(format!("extending topic {topic:?}")))
 }
 
 /// Finds or creates the topic of the references: compacted, one partition.

@@ -172,7 +172,7 @@ pub fn execute(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
             }
             let what = match reference_topic::publish(&broker, &config.application_id, &reference)? {
                 Published::New => "is now the current reference",
-                Published::Current => "is the current reference already",
+                Published::Current | Published::Superseded => "is the current reference already",
             };
             writeln!(out, "version {} {what} of monitor {}", reference.version(), reference.monitor())?;
         }

@@ -21,7 +21,7 @@
 //! Not here: how the broker is spoken to ([`crate::broker`]), and what a record means (`leeway_topology`).
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use leeway_topology::ids::{Offset, Timestamp};
@@ -78,8 +78,29 @@ pub struct ThreadContext {
     pub commit_interval: Duration,
     /// How long a transaction may stay open before its coordinator aborts it and fences its producer.
     pub transaction_timeout: Duration,
+    /// Inputs that have more partitions than when this process began.
+    pub growth: Growth,
     /// A test's hook; nothing in a running system.
     pub fail_point: Option<Arc<dyn Fn(FailPoint) + Send + Sync>>,
+}
+
+/// Inputs that were found to have grown: by topic, how many partitions there are at least. Their changelogs are to be extended, which a stream thread,
+/// since it never blocks, leaves to whoever supervises it; its new task waits meanwhile.
+#[derive(Debug, Default)]
+pub struct Growth(Mutex<BTreeMap<Arc<str>, u32>>);
+
+impl Growth {
+    /// A partition was assigned that was not there when this process began.
+    fn note(&self, topic: &Arc<str>, partitions: u32) {
+        let mut grown = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = grown.entry(topic.clone()).or_default();
+        *noted = partitions.max(*noted);
+    }
+
+    /// What was found since the last call.
+    pub fn take(&self) -> BTreeMap<Arc<str>, u32> {
+        std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
 }
 
 /// Why a thread stopped, by the reaction it needs.

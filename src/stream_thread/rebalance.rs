@@ -37,6 +37,10 @@ impl<C: StreamClient> StreamThread<C> {
                     "the group assigned {partition}, which no monitor reads: another program uses this group id"
                 )));
             };
+            let partitions = u32::try_from(partition.partition.0).unwrap_or(0) + 1;
+            if partitions > sub_topology.partitions {
+                self.context.growth.note(&partition.topic, partitions);
+            }
             let metrics = self.context.metrics.task(&partition.topic, partition.partition);
             self.tasks
                 .insert(partition.clone(), Task::new(sub_topology.clone(), partition.partition, metrics));

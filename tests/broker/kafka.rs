@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult};
@@ -45,6 +45,17 @@ pub(crate) fn create_topic(bootstrap: &str, name: &str, partitions: i32, config:
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let results = runtime
         .block_on(admin.create_topics([&topic], &AdminOptions::new().operation_timeout(Some(TIMEOUT))))
+        .expect("an answer");
+    assert!(results.iter().all(Result::is_ok), "{results:?}");
+}
+
+/// Raises a topic's number of partitions.
+pub(crate) fn add_partitions(bootstrap: &str, name: &str, partitions: i32) {
+    let admin: AdminClient<DefaultClientContext> = ClientConfig::new().set("bootstrap.servers", bootstrap).create().expect("an admin client");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let new = NewPartitions::new(name, partitions as usize);
+    let results = runtime
+        .block_on(admin.create_partitions([&new], &AdminOptions::new().operation_timeout(Some(TIMEOUT))))
         .expect("an answer");
     assert!(results.iter().all(Result::is_ok), "{results:?}");
 }

@@ -69,9 +69,20 @@ impl Worker {
 
     /// The partitions for which it publishes a lag: those that it processes. None before it has an address, or when it does not answer.
     pub(crate) fn partitions(&self) -> BTreeSet<i64> {
+        self.partitions_where(|_| true)
+    }
+
+    /// Those of one topic.
+    pub(crate) fn partitions_of(&self, topic: &str) -> BTreeSet<i64> {
+        let label = format!("topic=\"{topic}\"");
+        self.partitions_where(|line| line.contains(&label))
+    }
+
+    fn partitions_where(&self, is_wanted: impl Fn(&str) -> bool) -> BTreeSet<i64> {
         let lines = self.scrape("kafka_consumer_lag");
         lines
             .iter()
+            .filter(|line| is_wanted(line))
             .filter_map(|line| line.split("partition=\"").nth(1)?.split('"').next()?.parse().ok())
             .collect()
     }

@@ -5,6 +5,7 @@ mod chaos;
 mod cluster;
 mod exactly_once;
 mod fail_points;
+mod global;
 mod kafka;
 mod leeway;
 mod membership;

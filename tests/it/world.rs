@@ -11,7 +11,7 @@ use leeway::broker::{Broker, ClientSettings, NewTopic, OutRecord, PlainProducer}
 use leeway::epoch::{EpochTag, transactional_id};
 use leeway::runtime::plan;
 use leeway::state::store::StateStore;
-use leeway::stream_thread::{Now, Step, StreamThread, ThreadContext, ThreadError};
+use leeway::stream_thread::{Growth, Now, Step, StreamThread, ThreadContext, ThreadError};
 use leeway::task::Start;
 use leeway::telemetry::metrics::Metrics;
 use leeway_topology::binning::Binning;
@@ -119,6 +119,7 @@ impl World {
             metrics: Arc::new(Metrics::new(1000).expect("metrics")),
             commit_interval: COMMIT_INTERVAL,
             transaction_timeout: TRANSACTION_TIMEOUT,
+            growth: Growth::default(),
             fail_point: None,
         }
     }

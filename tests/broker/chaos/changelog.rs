@@ -99,14 +99,14 @@ impl Changelog {
         self.histories.lock().expect("not poisoned")
     }
 
-    /// Compares each task of a state directory that nobody uses with what the changelog said at the task's own progress. How many tasks.
-    pub(crate) fn compare(&self, directory: &Path) -> usize {
+    /// Compares each task of this store in a state directory that nobody uses with what the changelog said at the task's own progress. How many.
+    pub(crate) fn compare(&self, store: &str, directory: &Path) -> usize {
         if !directory.join("process.json").exists() {
             return 0;
         }
         let tasks = inspect::entries(directory).unwrap_or_else(|error| panic!("{}: {error}", directory.display()));
         let mut compared = 0;
-        for (task, mut entries) in tasks {
+        for (task, mut entries) in tasks.into_iter().filter(|(task, _)| *task.store == *store) {
             let checkpoint = entries.remove(&checkpoint_key());
             let Some(progress) = entries.get(&progress_key()) else {
                 assert!(entries.is_empty(), "{task} has keys and no progress");

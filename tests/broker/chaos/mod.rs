@@ -89,9 +89,14 @@ fn whatever_dies_nothing_is_lost_doubled_or_wrong() {
     run.workers_bootstrap = Some(kafka.proxied_bootstrap());
     run.membership = membership;
     let rows = run.rows("rows.jsonl", 200_000, seed);
-    let changelog = format!("{}-windows-{}-changelog", run.application, run.topic);
+    run.scopes = vec!["partition", "global"];
+    let changelogs = ["windows", "global"].map(|what| {
+        let store = format!("{what}-{}", run.topic);
+        let topic = format!("{}-{store}-changelog", run.application);
+        (store, Changelog::follow(&run.bootstrap, topic, PARTITIONS))
+    });
     let mut chaos = Chaos {
-        changelog: Changelog::follow(&run.bootstrap, changelog, PARTITIONS),
+        changelogs,
         monitor: Monitor::start(&run.bootstrap, &run.application, &run.topic, PARTITIONS, BROKERS),
         disk: Disk::mount(&run.path("disk")),
         run: &run,
@@ -181,7 +186,8 @@ enum Later {
 
 struct Chaos<'a> {
     // The first fields are dropped first.
-    changelog: Changelog,
+    /// By store.
+    changelogs: [(String, Changelog); 2],
     monitor: Monitor,
     slots: Vec<Slot>,
     disk: Option<Disk>,
@@ -417,7 +423,7 @@ impl Chaos<'_> {
 
     fn kill(&mut self, number: usize) {
         let mut worker = self.take(number);
-        let partitions = worker.partitions();
+        let partitions = worker.partitions_of(&self.run.topic);
         self.monitor.disturb();
         let disturbed = self.monitor.whole_for() < WHOLE || !self.later.is_empty();
         worker.end();
@@ -448,7 +454,9 @@ impl Chaos<'_> {
 
     fn compare(&mut self, number: usize) {
         if !self.slots[number].damaged {
-            self.stores += self.changelog.compare(&self.slots[number].directory);
+            for (store, changelog) in &self.changelogs {
+                self.stores += changelog.compare(store, &self.slots[number].directory);
+            }
         }
     }
 
@@ -529,6 +537,7 @@ impl Chaos<'_> {
         while positions(&self.run.bootstrap, &self.run.application, &self.run.topic)
             .values()
             .any(|(committed, end)| *committed != Some(*end))
+            || !self.run.is_merged()
         {
             self.look_after();
             let logs = || -> String {
