@@ -6,6 +6,8 @@ SHELL := /bin/bash
 CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leeway
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 PYTHON := $(CACHE)/python/bin/python
+FLOWS := $(CACHE)/flows
+LEEWAY_BIN ?= $(TARGET)/debug/leeway
 
 # RocksDB and librdkafka take minutes: compiled once, and kept by ccache where that is installed. Always the same words, since Cargo rebuilds
 # when they change.
@@ -15,7 +17,7 @@ export CXX := ccache c++
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help demo test check lint purity unit broker doc deny compose bench bench-recovery simulate mutations chaos fuzz
+.PHONY: help demo test check lint purity unit broker flows doc deny compose bench bench-recovery simulate mutations chaos fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +37,7 @@ test: ## Everything, against a real Kafka that it starts itself
 	@scripts/step "deliberate bugs, each to be found" $(MAKE) --no-print-directory mutations
 	@scripts/step "fuzzing, a minute" $(MAKE) --no-print-directory fuzz
 	@scripts/step "tests on a real Kafka" $(MAKE) --no-print-directory broker
+	@scripts/step "Prefect flows, on Prefect's own server" $(MAKE) --no-print-directory flows
 	@scripts/step "documentation" $(MAKE) --no-print-directory doc
 	@scripts/step "dependencies" $(MAKE) --no-print-directory deny
 	@scripts/step "compose file" $(MAKE) --no-print-directory compose
@@ -58,6 +61,18 @@ $(PYTHON): tests/oracle/requirements.txt
 
 broker: $(PYTHON) ## Tests on a real Kafka
 	LEEWAY_TEST_PYTHON=$(PYTHON) cargo test --test broker -- --test-threads 1
+
+# Without dependencies: the lock has all of them, and pip, when it looks for one with an extra, takes the newest and then misses its hash.
+$(FLOWS)/installed: flows/requirements.lock
+	python3 -m venv --clear $(FLOWS)
+	$(FLOWS)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --no-deps --require-hashes --requirement flows/requirements.lock
+	$(FLOWS)/bin/python -m pip check
+	@touch $@
+
+flows: $(FLOWS)/installed ## The Prefect flows: format, lint, types, and tests with LEEWAY_BIN (2 minutes, and as many to install Prefect)
+	@$(if $(filter file,$(origin LEEWAY_BIN)),[ -x "$(LEEWAY_BIN)" ] || cargo build --quiet)
+	cd flows && $(FLOWS)/bin/ruff format --check --quiet . && $(FLOWS)/bin/ruff check --quiet . && $(FLOWS)/bin/mypy .
+	cd flows && LEEWAY_BIN="$(abspath $(LEEWAY_BIN))" $(FLOWS)/bin/python -m pytest --quiet
 
 doc: ## The API's documentation, without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet
