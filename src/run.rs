@@ -19,6 +19,7 @@ use crate::config::{Config, MonitorConfig, ReferenceSource};
 use crate::http::{self, Health};
 use crate::reference_topic::{self, Follower, LiveReferences, Published, ReferenceSet, ReferenceTopicError};
 use crate::runtime::{self, Plan, Runtime, RuntimeError, Settings};
+use crate::source::topic::{FirstRecords, first_records};
 use crate::source::{self, BuildOptions, Format};
 use crate::state::directory::StateDirectory;
 use crate::state::store::{StateStore, StoreOptions};
@@ -53,7 +54,7 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
         .map(|monitor| monitor.to_monitor().map(Arc::new))
         .collect::<Result<_, _>>()?;
     // Before anything is waited for: a typo in a file name is told at once.
-    let files = config.monitors.iter().map(reference_file).collect::<anyhow::Result<Vec<_>>>()?;
+    let given = config.monitors.iter().map(given_reference).collect::<anyhow::Result<Vec<_>>>()?;
     let broker = KafkaBroker::new(&config.kafka.bootstrap_servers, &config.kafka.properties).context("kafka.properties")?;
     let directory = if config.is_set("state_dir") {
         StateDirectory::open(&config.state_dir, &config.application_id)?
@@ -73,7 +74,7 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
     let application_id: Arc<str> = config.application_id.as_str().into();
     let preparing = {
         let (broker, monitors, application_id, start) = (broker.clone(), monitors.clone(), application_id.clone(), config.start());
-        tokio::task::spawn_blocking(move || wait_for_kafka(|| prepare(&broker, &application_id, &monitors, start, &files)))
+        tokio::task::spawn_blocking(move || wait_for_kafka(|| prepare(&broker, &application_id, &monitors, start, &given)))
     };
     let prepared = tokio::select! {
         prepared = preparing => prepared.context("preparing")?,
@@ -128,17 +129,39 @@ async fn stopped(interrupt: &mut tokio::signal::unix::Signal, terminate: &mut to
     }
 }
 
-/// A reference that comes with the configuration, read and checked.
-fn reference_file(monitor: &MonitorConfig) -> anyhow::Result<Option<Reference>> {
-    match &monitor.reference {
-        ReferenceSource::Published => Ok(None),
-        ReferenceSource::File(path) => read_reference(path, monitor)
-            .map(Some)
-            .with_context(|| format!("reference of monitor {:?}", monitor.name)),
-        ReferenceSource::First(_) => anyhow::bail!(
-            "monitor {:?}: a reference from the topic's first records is not taken by `run` yet: make it with `leeway reference build` from a file",
-            monitor.name
-        ),
+/// Where a monitor's reference comes from, as far as that is known before Kafka is.
+enum Given {
+    /// It is published.
+    Published,
+    /// A file, read and checked.
+    File(Reference),
+    /// The first records of the topic, if none is published.
+    First { records: u64, topic: String, options: BuildOptions },
+}
+
+fn given_reference(monitor: &MonitorConfig) -> anyhow::Result<Given> {
+    Ok(match &monitor.reference {
+        ReferenceSource::Published => Given::Published,
+        ReferenceSource::File(path) => {
+            Given::File(read_reference(path, monitor).with_context(|| format!("reference of monitor {:?}", monitor.name))?)
+        }
+        ReferenceSource::First(records) => Given::First {
+            records: *records,
+            topic: monitor.topic.clone(),
+            options: build_options(monitor),
+        },
+    })
+}
+
+/// How a reference is made of data, as the configuration says.
+fn build_options(monitor: &MonitorConfig) -> BuildOptions {
+    BuildOptions {
+        monitor: monitor.name.clone(),
+        binning: leeway_topology::binning::Binning::Auto {
+            bins: leeway_topology::binning::DEFAULT_BINS,
+        },
+        overrides: Vec::new(),
+        max_categories: monitor.max_categories,
     }
 }
 
@@ -156,15 +179,7 @@ fn read_reference(path: &Path, monitor: &MonitorConfig) -> anyhow::Result<Refere
         let reference = Reference::from_json(&bytes).with_context(|| path.display().to_string())?;
         return Ok(reference.with_monitor(&monitor.name));
     }
-    let options = BuildOptions {
-        monitor: monitor.name.clone(),
-        binning: leeway_topology::binning::Binning::Auto {
-            bins: leeway_topology::binning::DEFAULT_BINS,
-        },
-        overrides: Vec::new(),
-        max_categories: monitor.max_categories,
-    };
-    let built = source::build_reference(path, Format::of(path)?, &options)?;
+    let built = source::build_reference(path, Format::of(path)?, &build_options(monitor))?;
     for warning in &built.warnings {
         warn!(%warning, "reference");
     }
@@ -180,6 +195,13 @@ enum StartError {
     References(#[from] ReferenceTopicError),
     #[error("{0}")]
     NoReference(String),
+    #[error("monitor {monitor:?}: its reference is to be made of the first {records} records of topic {topic:?}, which has {found} so far")]
+    TooFewRecords {
+        monitor: String,
+        topic: String,
+        records: u64,
+        found: u64,
+    },
 }
 
 impl StartError {
@@ -187,7 +209,7 @@ impl StartError {
         match self {
             Self::Runtime(RuntimeError::Topics(error)) => error.is_unavailable(),
             Self::Runtime(RuntimeError::Broker(error)) => matches!(error, BrokerError::Unavailable(_)),
-            Self::Runtime(RuntimeError::Fatal(_)) | Self::NoReference(_) => false,
+            Self::Runtime(RuntimeError::Fatal(_)) | Self::NoReference(_) | Self::TooFewRecords { .. } => false,
             Self::References(error) => error.is_unavailable(),
         }
     }
@@ -199,10 +221,22 @@ fn prepare<B: Broker>(
     application_id: &str,
     monitors: &[Arc<Monitor>],
     start: crate::task::Start,
-    files: &[Option<Reference>],
+    given: &[Given],
 ) -> Result<(Plan, ReferenceSet), StartError> {
     let plan = runtime::plan(broker, application_id, monitors, start).map_err(RuntimeError::from)?;
-    for reference in files.iter().flatten() {
+    for given in given {
+        let captured;
+        let reference = match given {
+            Given::Published => continue,
+            Given::File(reference) => reference,
+            Given::First { records, topic, options } => match capture(broker, application_id, *records, topic, options)? {
+                None => continue,
+                Some(reference) => {
+                    captured = reference;
+                    &captured
+                }
+            },
+        };
         let (monitor, version) = (reference.monitor(), reference.version());
         match reference_topic::publish_if_new(broker, application_id, reference)? {
             Published::New => info!(monitor, version, "published the reference"),
@@ -234,13 +268,56 @@ fn prepare<B: Broker>(
     Ok((plan, references))
 }
 
-/// Tries until Kafka is there, says once that it is not, and gives up after [`STARTUP_TIMEOUT`].
+/// A reference of the topic's first records, unless the monitor has one already.
+fn capture<B: Broker>(broker: &B, application_id: &str, records: u64, topic: &str, options: &BuildOptions) -> Result<Option<Reference>, StartError> {
+    let is_published = || -> Result<bool, StartError> {
+        let known = reference_topic::load(broker, application_id)?;
+        Ok(known.published.current(&options.monitor).is_some())
+    };
+    if is_published()? {
+        return Ok(None);
+    }
+    let values = match first_records(broker, topic, records).map_err(RuntimeError::from)? {
+        FirstRecords::Enough(values) => values,
+        FirstRecords::TooFew(found) => {
+            let (monitor, topic) = (options.monitor.clone(), topic.to_owned());
+            return Err(StartError::TooFewRecords {
+                monitor,
+                topic,
+                records,
+                found,
+            });
+        }
+    };
+    // Another instance may have been first: its reference counts.
+    if is_published()? {
+        return Ok(None);
+    }
+    let name = format!("the first {records} records of topic {topic:?}");
+    let built = source::build_reference_of_records(Path::new(&name), &values, options)
+        .map_err(|error| StartError::NoReference(format!("monitor {:?}: {error}", options.monitor)))?;
+    for warning in &built.warnings {
+        warn!(%warning, "reference");
+    }
+    info!(monitor = %options.monitor, topic, records, "made a reference of the topic's first records");
+    Ok(Some(built.reference))
+}
+
+/// Tries until Kafka is there and has what is needed, says once that it is not, and gives up after [`STARTUP_TIMEOUT`].
 fn wait_for_kafka<T>(mut attempt: impl FnMut() -> Result<T, StartError>) -> anyhow::Result<T> {
     let begun = Instant::now();
     let (mut pause, longest) = BACKOFF;
-    let mut told = false;
+    let (mut told, mut waiting) = (false, false);
     loop {
         match attempt() {
+            // As long as it takes.
+            Err(error @ StartError::TooFewRecords { .. }) => {
+                if !waiting {
+                    warn!(%error, "waiting for records");
+                    waiting = true;
+                }
+                std::thread::sleep(longest);
+            }
             Err(error) if error.is_unavailable() && begun.elapsed() < STARTUP_TIMEOUT => {
                 if !told {
                     warn!(%error, "Kafka cannot be reached; waiting for it");

@@ -441,7 +441,7 @@ impl<B: Broker> Audit<'_, B> {
                 value: record.value,
             };
             let mut check_due = match processor.process(&record) {
-                Disposition::Processed { check_due } => check_due,
+                Disposition::Processed { check_due } | Disposition::Late { check_due, .. } => check_due,
                 Disposition::Waiting { monitor, version } => {
                     return fail(StateError::Inconsistent(format!(
                         "monitor `{monitor}`: a pane was measured by reference {version}, which is not published any more"

@@ -16,7 +16,8 @@ use super::Context;
 use crate::broker::kafka::KafkaBroker;
 use crate::config::ConfigFlags;
 use crate::reference_topic::{self, Published};
-use crate::source::{self, BuildOptions, Format};
+use crate::source::topic::{FirstRecords, first_records};
+use crate::source::{self, BuildOptions, Built, Format};
 
 /// Arguments of `leeway reference`.
 #[derive(Debug, clap::Args)]
@@ -27,12 +28,13 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Makes a reference of a CSV or JSON-lines file
+    /// Makes a reference of a CSV or JSON-lines file, or of a topic's first records
     #[command(after_help = "Examples:
   leeway reference build --input train.csv --output reference.json
-  leeway reference build --input train.jsonl --output reference.json --feature age=edges:18,30,50 --feature plan=categorical")]
+  leeway reference build --input train.jsonl --output reference.json --feature age=edges:18,30,50 --feature plan=categorical
+  leeway reference build --first 10000 --topic drift-data --bootstrap-servers kafka:9092 --output reference.json")]
     Build(BuildArgs),
-    /// Makes a reference the current one of its monitor, for workers that start from now on
+    /// Makes a reference the current one of its monitor: workers that run take it over after their next check
     #[command(after_help = "Examples:
   leeway reference publish reference.json --bootstrap-servers kafka:9092")]
     Publish(PublishArgs),
@@ -48,8 +50,11 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct BuildArgs {
     /// The training data: .csv or .jsonl
-    #[arg(long, value_name = "FILE")]
-    input: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "first")]
+    input: Option<PathBuf>,
+    /// Instead of a file: so many of the topic's first valid records, taken in turn from its partitions
+    #[arg(long, value_name = "N", conflicts_with_all = ["input", "format"], value_parser = clap::value_parser!(u64).range(1..))]
+    first: Option<u64>,
     /// Where the reference goes
     #[arg(long, value_name = "FILE")]
     output: PathBuf,
@@ -61,6 +66,8 @@ struct BuildArgs {
     monitor: String,
     #[command(flatten)]
     binning: BinningArgs,
+    #[command(flatten)]
+    config: ConfigFlags,
 }
 
 /// How a reference is binned.
@@ -162,7 +169,7 @@ fn feature(text: &str) -> Result<(String, Binning), String> {
 pub fn execute(args: Args, context: &Context) -> anyhow::Result<ExitCode> {
     let mut out = std::io::stdout().lock();
     match args.command {
-        Command::Build(args) => build(&args, &mut out)?,
+        Command::Build(args) => build(&args, context, &mut out)?,
         Command::Publish(args) => {
             let config = context.load_config(&args.config)?;
             let broker = KafkaBroker::new(&config.kafka.bootstrap_servers, &config.kafka.properties)?;
@@ -229,10 +236,29 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Reference> {
     Reference::from_json(&bytes).with_context(|| path.display().to_string())
 }
 
-fn build(args: &BuildArgs, out: &mut impl std::io::Write) -> anyhow::Result<()> {
-    let format = args.format.map_or_else(|| Format::of(&args.input), Ok)?;
+/// Of the first records of the configuration's topic.
+fn build_of_topic(args: &BuildArgs, first: u64, options: &BuildOptions, context: &Context) -> anyhow::Result<Built> {
+    let config = context.load_config(&args.config)?;
+    let broker = KafkaBroker::new(&config.kafka.bootstrap_servers, &config.kafka.properties)?;
+    let topic = config.monitors.first().map(|monitor| monitor.topic.as_str()).unwrap_or_default();
+    match first_records(&broker, topic, first)? {
+        FirstRecords::Enough(values) => {
+            let name = format!("the first {first} records of topic {topic:?}");
+            Ok(source::build_reference_of_records(Path::new(&name), &values, options)?)
+        }
+        FirstRecords::TooFew(found) => anyhow::bail!("topic {topic:?} has {found} valid records, {first} were asked for"),
+    }
+}
+
+fn build(args: &BuildArgs, context: &Context, out: &mut impl std::io::Write) -> anyhow::Result<()> {
     let options = args.binning.options(&args.monitor)?;
-    let built = source::build_reference(&args.input, format, &options)?;
+    let built = match (&args.input, args.first) {
+        (Some(input), _) => {
+            let format = args.format.map_or_else(|| Format::of(input), Ok)?;
+            source::build_reference(input, format, &options)?
+        }
+        (None, first) => build_of_topic(args, first.unwrap_or_default(), &options, context)?,
+    };
     std::fs::write(&args.output, built.reference.to_json()).with_context(|| args.output.display().to_string())?;
     if !built.left_out.is_empty() {
         writeln!(out, "left out: {} (name them with --feature to keep them)", built.left_out.join(", "))?;

@@ -279,6 +279,13 @@ pub const KEYS: &[Key] = &[
         ..KEY
     },
     Key {
+        path: "monitor.window.late",
+        kind: Kind::Choice(&["drop", "dead_letter"]),
+        default: Some("drop"),
+        doc: "Where records go that are late for all of their time windows; they are counted either way",
+        ..KEY
+    },
+    Key {
         path: "monitor.window.idle_close_after",
         kind: Kind::Text(DURATION),
         unset: "never",

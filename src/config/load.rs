@@ -23,6 +23,7 @@ use crate::task::Start;
 
 const GRACE: &str = "monitor.window.grace";
 const TIMESTAMP_FIELD: &str = "monitor.window.timestamp_field";
+const LATE: &str = "monitor.window.late";
 const IDLE_CLOSE_AFTER: &str = "monitor.window.idle_close_after";
 
 /// Builds the configuration. A pure function of its arguments, but for the files that secrets are kept in.
@@ -214,6 +215,9 @@ fn count_window(view: &View<'_>, faults: &mut Vec<String>) -> Window {
             faults.push(format!("{}: only windows of kind = \"time\" have it", view.named(path)));
         }
     }
+    if view.text(LATE) == "dead_letter" {
+        faults.push(format!("{}: only windows of kind = \"time\" have late records", view.named(LATE)));
+    }
     let (Some(records), Some(between)) = (view.optional_integer(size), view.optional_integer(every)) else {
         return Window::default();
     };
@@ -385,6 +389,7 @@ fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
         scopes,
         window,
         timestamp_field: view.optional_text(TIMESTAMP_FIELD),
+        late_to_dead_letters: view.text(LATE) == "dead_letter",
         idle_close_after_ms: view.optional_text(IDLE_CLOSE_AFTER).and_then(|text| duration_ms(&text)),
         min_samples: view.integer("monitor.min_samples"),
         criteria,

@@ -142,6 +142,8 @@ pub struct MonitorConfig {
     pub window: Window,
     /// Of time windows: the field with a record's time.
     pub timestamp_field: Option<String>,
+    /// Of time windows: whether late records are dead letters too.
+    pub late_to_dead_letters: bool,
     /// Of time windows: after what time an idle partition closes them.
     pub idle_close_after_ms: Option<u64>,
     /// No check before that many records.
@@ -218,6 +220,7 @@ impl MonitorConfig {
             scopes: self.scopes,
             window: self.window,
             timestamp_field: self.timestamp_field.as_deref().map(Into::into),
+            late_to_dead_letters: self.late_to_dead_letters,
             idle_close_after_ms: self.idle_close_after_ms,
             min_samples: self.min_samples,
             criteria: self.criteria.clone(),

@@ -441,6 +441,7 @@ fn the_effective_default_configuration_reads_like_this() {
     window.every = 100  # default
     # window.grace: 0s
     # window.timestamp_field: the record's timestamp
+    window.late = "drop"  # default
     # window.idle_close_after: never
     min_samples = 100  # default
     thresholds.possible_drift = 0.1  # default

@@ -13,6 +13,7 @@ use leeway_topology::json::{Scalar, scan_object};
 use leeway_topology::reference::{Cell, ColumnType, ColumnTyper, Reference, ReferenceBuilder, ReferenceError, Warning};
 
 pub mod synthetic;
+pub mod topic;
 
 /// A file format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -191,6 +192,12 @@ pub struct BuildOptions {
     pub max_categories: usize,
 }
 
+impl BuildOptions {
+    fn builder(&self, columns: &[(String, ColumnType)]) -> Result<ReferenceBuilder, ReferenceError> {
+        ReferenceBuilder::new(&self.monitor, columns, &self.binning, &self.overrides, self.max_categories)
+    }
+}
+
 /// A reference and what the user should know of it.
 pub struct Built {
     /// The reference.
@@ -208,57 +215,81 @@ pub struct Built {
 /// # Errors
 /// When the file cannot be read, or no reference can be made of it.
 pub fn build_reference(path: &Path, format: Format, options: &BuildOptions) -> Result<Built, SourceError> {
-    let reference_error = |error| SourceError::Reference {
-        path: path.to_owned(),
-        error,
-    };
-    let builder = |columns: &[(String, ColumnType)]| {
-        ReferenceBuilder::new(&options.monitor, columns, &options.binning, &options.overrides, options.max_categories).map_err(reference_error)
-    };
-    let (builder, invalid) = match format {
+    match format {
         Format::Csv => {
             let columns = csv_columns(path)?;
-            let mut builder = builder(&columns)?;
+            let mut builder = options.builder(&columns).map_err(reference_error(path))?;
             csv_rows(path, &columns, |cells| {
                 builder.push_row(cells.iter().copied());
                 Ok::<_, SourceError>(())
             })?;
-            (builder, 0)
+            built(builder, 0).map_err(reference_error(path))
         }
-        Format::Jsonl => {
-            let (mut columns, mut places) = (Vec::<(String, ColumnTyper)>::new(), BTreeMap::<String, usize>::new());
-            let mut invalid = 0;
-            json_rows(path, &mut invalid, |row| {
-                for (name, _) in &row.fields {
-                    if !places.contains_key(&**name) {
-                        places.insert(name.to_string(), columns.len());
-                        columns.push((name.to_string(), ColumnTyper::default()));
-                    }
-                }
-                for (name, cell) in row.cells() {
-                    if let Some((_, typer)) = places.get(name).and_then(|place| columns.get_mut(*place)) {
-                        typer.observe(&cell);
-                    }
-                }
-            })?;
-            let columns: Vec<_> = columns.into_iter().map(|(name, typer)| (name, typer.column_type())).collect();
-            let mut builder = builder(&columns)?;
-            let mut again = 0;
-            json_rows(path, &mut again, |row| {
-                let cells = row.cells();
-                builder.push_row(columns.iter().map(|(name, _)| cells.get(name.as_str()).copied().unwrap_or(Cell::Missing)));
-            })?;
-            (builder, invalid)
-        }
-    };
+        Format::Jsonl => build_of_json(path, options, |visit| {
+            file_lines(path, |line| {
+                visit(line);
+                Ok(())
+            })
+        }),
+    }
+}
+
+/// Builds a reference from JSON objects. `name`: what errors call them.
+///
+/// # Errors
+/// When no reference can be made of them.
+pub fn build_reference_of_records(name: &Path, records: &[Vec<u8>], options: &BuildOptions) -> Result<Built, SourceError> {
+    build_of_json(name, options, |visit| {
+        records.iter().for_each(|record| visit(record));
+        Ok(())
+    })
+}
+
+fn reference_error(path: &Path) -> impl Fn(ReferenceError) -> SourceError {
+    let path = path.to_owned();
+    move |error| SourceError::Reference { path: path.clone(), error }
+}
+
+fn built(builder: ReferenceBuilder, invalid: u64) -> Result<Built, ReferenceError> {
     let left_out = builder.left_out().to_vec();
-    let (reference, warnings) = builder.finish().map_err(reference_error)?;
+    let (reference, warnings) = builder.finish()?;
     Ok(Built {
         reference,
         warnings,
         left_out,
         invalid,
     })
+}
+
+/// From rows that can be visited twice: once for their columns and types, once for their values.
+fn build_of_json(path: &Path, options: &BuildOptions, rows: impl Fn(&mut dyn FnMut(&[u8])) -> Result<(), SourceError>) -> Result<Built, SourceError> {
+    let (mut columns, mut places) = (Vec::<(String, ColumnTyper)>::new(), BTreeMap::<String, usize>::new());
+    let mut invalid = 0;
+    rows(&mut |value| {
+        let Some(row) = json_row(value) else {
+            invalid += 1;
+            return;
+        };
+        for (name, _) in &row.fields {
+            if !places.contains_key(&**name) {
+                places.insert(name.to_string(), columns.len());
+                columns.push((name.to_string(), ColumnTyper::default()));
+            }
+        }
+        for (name, cell) in row.cells() {
+            if let Some((_, typer)) = places.get(name).and_then(|place| columns.get_mut(*place)) {
+                typer.observe(&cell);
+            }
+        }
+    })?;
+    let columns: Vec<_> = columns.into_iter().map(|(name, typer)| (name, typer.column_type())).collect();
+    let mut builder = options.builder(&columns).map_err(reference_error(path))?;
+    rows(&mut |value| {
+        let Some(row) = json_row(value) else { return };
+        let cells = row.cells();
+        builder.push_row(columns.iter().map(|(name, _)| cells.get(name.as_str()).copied().unwrap_or(Cell::Missing)));
+    })?;
+    built(builder, invalid).map_err(reference_error(path))
 }
 
 /// A line that is a JSON object: its fields in order, and what each holds.
@@ -287,28 +318,23 @@ impl JsonRow<'_> {
     }
 }
 
-/// Visits the rows of a JSON-lines file, by the rules for records; lines that are none are counted.
-fn json_rows(path: &Path, invalid: &mut u64, mut visit: impl FnMut(&JsonRow<'_>)) -> Result<(), SourceError> {
-    file_lines(path, |line| {
-        let mut row = JsonRow { fields: Vec::new() };
-        let scanned = scan_object(line, |name, scalar| {
-            let value = match scalar {
-                Scalar::Null | Scalar::Nested => Value::Missing,
-                Scalar::Bool(value) => Value::Bool(value),
-                // One outside the finite doubles is missing, and its row stays.
-                Scalar::Number(text) => text
-                    .parse()
-                    .ok()
-                    .filter(|number: &f64| number.is_finite())
-                    .map_or(Value::Missing, Value::Number),
-                Scalar::Text(text) => Value::Text(text.content()),
-            };
-            row.fields.push((name.content(), value));
-        });
-        match scanned {
-            Ok(()) => visit(&row),
-            Err(_) => *invalid += 1,
-        }
-        Ok(())
+/// Reads a row by the rules for records; `None`: it is no JSON object.
+fn json_row(line: &[u8]) -> Option<JsonRow<'_>> {
+    let mut row = JsonRow { fields: Vec::new() };
+    scan_object(line, |name, scalar| {
+        let value = match scalar {
+            Scalar::Null | Scalar::Nested => Value::Missing,
+            Scalar::Bool(value) => Value::Bool(value),
+            // One outside the finite doubles is missing, and its row stays.
+            Scalar::Number(text) => text
+                .parse()
+                .ok()
+                .filter(|number: &f64| number.is_finite())
+                .map_or(Value::Missing, Value::Number),
+            Scalar::Text(text) => Value::Text(text.content()),
+        };
+        row.fields.push((name.content(), value));
     })
+    .ok()?;
+    Some(row)
 }

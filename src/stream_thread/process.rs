@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use leeway_topology::event::DriftEvent;
 use leeway_topology::processor::{Disposition, Monitor, Outputs};
-use leeway_topology::record::InputRecord;
+use leeway_topology::record::{InputRecord, Rejected};
 use leeway_topology::repartition::ShippedPane;
 use tracing::{info, warn};
 
@@ -80,14 +80,16 @@ impl<C: StreamClient> StreamThread<C> {
                 running.next_offset = record.offset.next();
                 running.dirty = true;
                 metrics.consumed += 1;
+                let check_due = disposition.is_check_due();
                 match disposition {
-                    Disposition::Processed { check_due: false } => metrics.processed += 1,
-                    Disposition::Processed { check_due: true } => {
+                    Disposition::Processed { .. } => metrics.processed += 1,
+                    Disposition::Late { monitor, .. } => {
                         metrics.processed += 1;
-                        let started = Instant::now();
-                        running.processor.check(&mut out);
-                        context.metrics.observe_check(started.elapsed());
-                        write(epoch, sub_topology, &mut out);
+                        let late = Rejected::Late {
+                            monitor: monitor.to_string(),
+                        };
+                        context.metrics.dead_letter(&input.topic, late.reason());
+                        epoch.push(sub_topology.dead_letters.dead_letter(input, &record, &late));
                     }
                     Disposition::Tombstone => metrics.tombstones += 1,
                     Disposition::Foreign | Disposition::Waiting { .. } => {}
@@ -95,6 +97,12 @@ impl<C: StreamClient> StreamThread<C> {
                         context.metrics.dead_letter(&input.topic, rejected.reason());
                         epoch.push(sub_topology.dead_letters.dead_letter(input, &record, &rejected));
                     }
+                }
+                if check_due {
+                    let started = Instant::now();
+                    running.processor.check(&mut out);
+                    context.metrics.observe_check(started.elapsed());
+                    write(epoch, sub_topology, &mut out);
                 }
                 if epoch.bytes >= *epoch_bytes_max {
                     ControlFlow::Break(())

@@ -131,7 +131,7 @@ fn window_of_the_whole_topic_is_that_of_the_model_whatever_dies() {
     first.stop();
     second.stop();
     let verified = run.verify();
-    let global = verify_whole_topic(&run, &References::from([named(run.reference())]));
+    let global = verify_whole_topic(&run, &References::from([named(&run.reference)]));
     eprintln!("{verified:?}, and {global} events of the whole topic");
     assert!(global > 2000, "{global}");
     audited(&run, verified.events + global);
@@ -142,7 +142,7 @@ fn reference_published_under_load_is_taken_over_once_by_each_partition_and_by_th
     let mut run = Run::new("switch");
     run.scopes = vec!["partition", "global"];
     let rows = run.rows("rows.jsonl", 60_000, 70);
-    let (old, new) = (named(run.reference()), named(&run.later_reference("later.json")));
+    let (old, new) = (named(&run.reference), named(&run.later_reference("later.json")));
     assert_ne!(old.0, new.0);
     let mut first = run.worker(&run.path("one"));
     first.wait_for("restored store", 2 * PARTITIONS as usize, PATIENCE);
@@ -212,7 +212,7 @@ fn partitions_that_are_added_while_workers_run_are_read_and_checked() {
     wait_until_merged(&run, &mut [&mut first]);
     first.stop();
     let verified = run.verify();
-    let global = verify_whole_topic(&run, &References::from([named(run.reference())]));
+    let global = verify_whole_topic(&run, &References::from([named(&run.reference)]));
     let added = read_committed(bootstrap(), &run.events)
         .iter()
         .map(event)

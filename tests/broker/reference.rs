@@ -10,6 +10,7 @@ use serde_json::Value;
 use crate::cluster::bootstrap;
 use crate::kafka::{create_topic, read_committed, unique, wait_until_consumed};
 use crate::leeway::{Worker, leeway, succeed};
+use crate::run::{PATIENCE, Run};
 
 const ROWS: usize = 1000;
 
@@ -113,4 +114,48 @@ fn csv_that_is_built_as_reference_and_sent_has_psi_zero() {
 #[test]
 fn json_lines_that_are_built_as_reference_and_sent_have_psi_zero() {
     psi_is_zero("rows.jsonl", &jsonl());
+}
+
+#[test]
+fn reference_of_the_topics_first_records_is_made_once_they_are_there() {
+    let mut run = Run::new("first");
+    run.reference_setting = "first:3000".to_owned();
+    let before = run.rows("before.jsonl", 1000, 90);
+    run.produce(&before, None);
+    let mut first = run.worker(&run.path("one"));
+    first.wait_for("waiting for records", 1, PATIENCE);
+    let mut second = run.worker(&run.path("two"));
+    run.produce(&run.rows("rows.jsonl", 12_000, 91), None);
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut first, &mut second]);
+    first.stop();
+    second.stop();
+    let shown = succeed(
+        leeway()
+            .args(["reference", "show", "--format", "json", "--bootstrap-servers", bootstrap()])
+            .args(["--application-id", &run.application]),
+    );
+    run.reference = serde_json::from_str(&shown).expect("a reference");
+    assert_eq!(run.reference["rows"], 3000);
+    // The same by hand, of the same records.
+    let file = run.path("by-hand.json");
+    succeed(
+        leeway()
+            .args([
+                "reference",
+                "build",
+                "--first",
+                "3000",
+                "--topic",
+                &run.topic,
+                "--bootstrap-servers",
+                bootstrap(),
+                "--output",
+            ])
+            .arg(&file),
+    );
+    let by_hand: Value = serde_json::from_slice(&std::fs::read(&file).expect("a reference")).expect("JSON");
+    assert_eq!(by_hand["rows"], 3000);
+    let verified = run.verify();
+    eprintln!("{verified:?}");
+    assert!(verified.events > 500, "{verified:?}");
 }

@@ -91,7 +91,9 @@ pub(crate) struct Run {
     pub(crate) topic: String,
     pub(crate) events: String,
     pub(crate) dead_letters: String,
-    reference: Value,
+    /// What its workers are told of their reference: by default the file.
+    pub(crate) reference_setting: String,
+    pub(crate) reference: Value,
 }
 
 /// How instances are members of their group.
@@ -129,6 +131,7 @@ impl Run {
         let reference = build_reference(directory.path(), "reference.json", 1, 0.0);
         create_topic(bootstrap, &topic, PARTITIONS, &[]);
         let dead_letters = format!("{topic}-dlq");
+        let reference_setting = directory.path().join("reference.json").to_str().expect("UTF-8").to_owned();
         Self {
             bootstrap: bootstrap.to_owned(),
             workers_bootstrap: None,
@@ -143,6 +146,7 @@ impl Run {
             topic,
             events,
             dead_letters,
+            reference_setting,
             reference,
         }
     }
@@ -150,10 +154,6 @@ impl Run {
     /// The document of a reference like what comes in the second half of [`Self::rows`]; its file is in this run's directory.
     pub(crate) fn later_reference(&self, name: &str) -> Value {
         build_reference(self.directory.path(), name, 2, 0.7)
-    }
-
-    pub(crate) fn reference(&self) -> &Value {
-        &self.reference
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -170,7 +170,6 @@ impl Run {
     }
 
     pub(crate) fn worker_of(&self, application: &str, events: &str, state: &Path, standby: bool) -> Worker {
-        let reference = self.path("reference.json");
         let arguments = [
             "--application-id",
             application,
@@ -179,7 +178,7 @@ impl Run {
             "--events-topic",
             events,
             "--reference",
-            reference.to_str().expect("UTF-8"),
+            &self.reference_setting,
         ];
         let name = state.file_name().expect("a name").to_str().expect("UTF-8");
         let properties = self.path(&format!("{name}.toml"));

@@ -216,17 +216,15 @@ pub(crate) fn tell_idle(world: &World, inputs: &mut [Log]) {
     read.expect("events");
 }
 
-/// Each invalid record is there once, and nothing else.
+/// Each invalid record is there once, each late one where that is asked for, and nothing else.
 pub(crate) fn dead_letters(world: &World, inputs: &[Log]) -> Result<(), String> {
     let mut expected = BTreeSet::new();
     let mut driver = driver(world);
     for (partition, input) in (0..).zip(inputs) {
-        let output = driver
-            .pipe(Partition(partition), input.records(input.end))
-            .map_err(|error| error.to_string())?;
+        let output = input.pipe(&mut driver, Partition(partition), input.end, true)?;
         let rejected = (input.begin..)
             .zip(&output.dispositions)
-            .filter(|(_, disposition)| matches!(disposition, Disposition::Rejected(_)));
+            .filter(|(_, disposition)| matches!(disposition, Disposition::Rejected(_) | Disposition::Late { .. }));
         expected.extend(rejected.map(|(offset, _)| (partition.to_string(), offset.to_string())));
     }
     let mut found = Vec::new();

@@ -117,6 +117,7 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         if random.random_range(0..2) == 0 {
             monitor.idle_close_after_ms = Some(random.random_range(500..10_000));
         }
+        monitor.late_to_dead_letters = random.random_range(0..2) == 0;
         world.monitor = Arc::new(monitor);
     } else {
         coverage.count("count windows");

@@ -34,6 +34,13 @@ pub enum Disposition {
         /// A check is due: call [`Processor::check`] before the next record.
         check_due: bool,
     },
+    /// As [`Self::Processed`], and too late for every window of a monitor that wants such records among the dead letters.
+    Late {
+        /// A check is due all the same: of another monitor.
+        check_due: bool,
+        /// Whose windows.
+        monitor: Arc<str>,
+    },
     /// A null value: skipped and counted.
     Tombstone,
     /// Not valid: a dead letter.
@@ -47,6 +54,14 @@ pub enum Disposition {
         /// Which.
         version: Arc<str>,
     },
+}
+
+impl Disposition {
+    /// Whether [`Processor::check`] is to be called before the next record.
+    #[must_use]
+    pub fn is_check_due(&self) -> bool {
+        matches!(self, Self::Processed { check_due: true } | Self::Late { check_due: true, .. })
+    }
 }
 
 /// What is to be written beside the state.

@@ -43,6 +43,12 @@ pub enum Rejected {
         /// What was expected or found.
         what: &'static str,
     },
+    /// Valid, and too late for a monitor's windows.
+    #[error("late: every window of monitor {monitor:?} that it belongs to has been checked")]
+    Late {
+        /// Which monitor.
+        monitor: String,
+    },
     /// On the repartition topic: not what a worker wrote, or not for this configuration.
     #[error("no pane: {what}")]
     NotAPane {
@@ -67,6 +73,7 @@ impl Rejected {
             Self::NotAnObject { .. } => "not_an_object",
             Self::Malformed { .. } => "malformed",
             Self::TooDeep { .. } => "too_deep",
+            Self::Late { .. } => "late",
             Self::NotAPane { .. } => "not_a_pane",
         }
     }

@@ -115,7 +115,7 @@ impl TestDriver {
             for record in records {
                 let disposition = processor.process(&record);
                 task.position = record.offset.next();
-                if disposition == (Disposition::Processed { check_due: true }) {
+                if disposition.is_check_due() {
                     let mut out = Outputs::default();
                     processor.check(&mut out);
                     output.events.append(&mut out.events);

@@ -72,14 +72,24 @@ impl Processor for DriftProcessor {
         }
         let mut rest = self.row.as_slice();
         let mut times = self.decoder.times().iter();
-        let mut check_due = false;
+        let (mut check_due, mut late) = (false, None);
         for window in &mut self.windows {
             let (own, others) = rest.split_at(window.width());
             rest = others;
             let said = window.monitor().timestamp_field.is_some().then(|| times.next().copied().flatten());
-            check_due |= window.observe(own, record.offset, record.timestamp, said);
+            let observed = window.observe(own, record.offset, record.timestamp, said);
+            check_due |= observed.check_due;
+            if observed.is_late && window.monitor().late_to_dead_letters {
+                late = Some(&window.monitor().name);
+            }
         }
-        Disposition::Processed { check_due }
+        match late {
+            None => Disposition::Processed { check_due },
+            Some(monitor) => Disposition::Late {
+                check_due,
+                monitor: Arc::clone(monitor),
+            },
+        }
     }
 
     fn check(&mut self, out: &mut Outputs) {

@@ -26,6 +26,8 @@ pub struct Monitor {
     pub window: Window,
     /// Of time windows: the field with a record's time. `None`, and where it has none: the record's timestamp.
     pub timestamp_field: Option<Arc<str>>,
+    /// Of time windows: whether records that are late for all of their windows are dead letters too.
+    pub late_to_dead_letters: bool,
     /// Of time windows: after what time without records a partition that is at its end closes them, in ms; `None`: never.
     pub idle_close_after_ms: Option<u64>,
     /// No check before the partition has that many records.
@@ -98,6 +100,7 @@ impl Monitor {
             scopes: Scopes::default(),
             window: Window::default(),
             timestamp_field: None,
+            late_to_dead_letters: false,
             idle_close_after_ms: None,
             min_samples: 100,
             criteria: Criteria::default(),

@@ -64,6 +64,15 @@ pub struct MonitoredWindow {
     flushed: Option<RecordNumber>,
 }
 
+/// What one record did.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Observed {
+    /// [`MonitoredWindow::check`] is due.
+    pub(super) check_due: bool,
+    /// All of its windows had been checked before it came.
+    pub(super) is_late: bool,
+}
+
 /// The records that the next check looks at, or the next checks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Windowing {
@@ -169,8 +178,8 @@ impl MonitoredWindow {
         self.scope == Scope::Partition && self.monitor.scopes.global
     }
 
-    /// Counts one record; says whether [`Self::check`] is due after it. `said`: the time that its field says, if there is such a field.
-    pub(super) fn observe(&mut self, row: &[Observation], offset: Offset, timestamp: Option<Timestamp>, said: Option<Option<Timestamp>>) -> bool {
+    /// Counts one record. `said`: the time that its field says, if there is such a field.
+    pub(super) fn observe(&mut self, row: &[Observation], offset: Offset, timestamp: Option<Timestamp>, said: Option<Option<Timestamp>>) -> Observed {
         debug_assert!(!self.check_due, "a due check comes before the next record");
         if said == Some(None) {
             self.irregular.count(Irregular::UnreadableTime);
@@ -178,14 +187,16 @@ impl MonitoredWindow {
         let timestamp = said.flatten().or(timestamp);
         self.missing.observe(row);
         self.stream_time = self.stream_time.max(timestamp);
-        let ships = self.ships();
+        let (ships, mut is_late) = (self.ships(), false);
         self.check_due = match &mut self.window {
             Windowing::Count(window) => {
                 window.observe(row, offset, timestamp);
                 window.is_due(self.monitor.min_samples) || (ships && window.whole_pane().is_some())
             }
             Windowing::Time(windows) => {
-                match windows.observe(row, offset, timestamp) {
+                let placed = windows.observe(row, offset, timestamp);
+                is_late = placed == Placed::Late;
+                match placed {
                     Placed::InTime => {}
                     Placed::LateForSome => self.irregular.count(Irregular::LateForSome),
                     Placed::Late => self.irregular.count(Irregular::Late),
@@ -199,7 +210,10 @@ impl MonitoredWindow {
                 due
             }
         };
-        self.check_due
+        Observed {
+            check_due: self.check_due,
+            is_late,
+        }
     }
 
     pub(super) fn drain_irregular(&mut self, visit: &mut dyn FnMut(&str, Irregular, u64)) {

@@ -306,7 +306,7 @@ fn monitor_that_is_added_later_begins_at_its_first_record() {
                 value: Some(br#"{"x":1}"#),
                 key: None,
             };
-            if processor.process(&record) == (Disposition::Processed { check_due: true }) {
+            if processor.process(&record).is_check_due() {
                 processor.check(&mut out);
             }
         }

@@ -75,6 +75,29 @@ fn late_records_and_small_windows_are_counted_and_never_checked() {
 }
 
 #[test]
+fn late_record_is_a_dead_letter_where_that_is_asked_for_and_counts_as_a_record_all_the_same() {
+    let mut driver = driver(Monitor {
+        late_to_dead_letters: true,
+        ..timed(1000, 500, 0, 1)
+    });
+    let rows = [(100, LEFT), (1000, LEFT), (700, LEFT), (200, LEFT)];
+    let records = (0..).zip(rows).map(|(offset, (time, value))| InputRecord {
+        offset: Offset(offset),
+        timestamp: Some(Timestamp(time)),
+        value: Some(value.as_bytes()),
+        key: None,
+    });
+    let output = driver.pipe(P0, records).unwrap();
+    let late = Disposition::Late {
+        check_due: false,
+        monitor: "m".into(),
+    };
+    assert_eq!(output.dispositions[2], Disposition::Processed { check_due: false }, "late for one of two");
+    assert_eq!(output.dispositions[3], late);
+    assert_eq!(driver.processor(P0).unwrap().record_number(), RecordNumber(4));
+}
+
+#[test]
 fn idle_partition_has_its_windows_checked_once_and_its_state_says_so() {
     let mut driver = driver(timed(1000, 500, 0, 2));
     assert_eq!(pipe(&mut driver, &[(1100, LEFT), (1600, RIGHT)]), []);
