@@ -182,7 +182,8 @@ impl KafkaBroker {
 
     fn group_consumer_config(&self, settings: &ClientSettings) -> ClientConfig {
         let mut config = self.consumer_config(&settings.application_id);
-        config.set("client.id", &settings.client_id);
+        // A task that is at the end of its partition has to know it.
+        config.set("client.id", &settings.client_id).set("enable.partition.eof", "true");
         for (name, value) in self.membership.iter() {
             match name.as_str() {
                 STATIC => config.set(name, format!("{value}-{}", settings.thread)),
