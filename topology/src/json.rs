@@ -1,12 +1,14 @@
 //! A strict, one-pass scanner of JSON objects (RFC 8259).
 //!
 //! ```text
-//! bytes --UTF-8 once--> top-level fields: name, scalar --visit--> decoder
+//! bytes --UTF-8 once--> names, indices --visitor: is it wanted?--> scalars of wanted places --visitor--> decoder
 //! ```
 //!
 //! - Strict everywhere, in fields that nobody asked for too: no byte order mark, no NaN, no lone surrogates, no control characters in strings, at
 //!   most [`MAX_DEPTH`] levels, nothing after the object.
-//! - No recursion and no allocation: nesting is a bit per level. Strings are decoded only when they are asked for.
+//! - No allocation. What nobody wants is passed over without recursion, a bit per level; the scan goes into itself only along wanted places, at most
+//!   [`MAX_DEPTH`] deep. Strings are decoded only when they are asked for.
+//! - A value is rejected for the same reason at the same byte, whatever is wanted of it.
 //!
 //! It builds no tree and converts no number: what a field means is the decoder's.
 
@@ -14,7 +16,7 @@ use std::borrow::Cow;
 
 use crate::record::{MAX_DEPTH, Rejected};
 
-/// The value of a top-level field.
+/// The value at a place.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scalar<'a> {
     /// `null`
@@ -41,18 +43,81 @@ impl<'a> RawText<'a> {
     #[must_use]
     pub fn content(&self) -> Cow<'a, str> {
         if self.escaped {
-            Cow::Owned(unescape(self.raw))
+            let mut text = String::with_capacity(self.raw.len());
+            unescape(self.raw, &mut text);
+            Cow::Owned(text)
         } else {
             Cow::Borrowed(self.raw)
         }
     }
+
+    /// Appends the string's content.
+    pub fn append_to(&self, text: &mut String) {
+        if self.escaped {
+            unescape(self.raw, text);
+        } else {
+            text.push_str(self.raw);
+        }
+    }
+}
+
+/// What a scan is for: says which places of a record are wanted, and gets their values, in the order in which they stand there, duplicates
+/// included. What is wanted nowhere is checked all the same.
+pub trait Visitor<'a> {
+    /// Somewhere in a record that something is wanted of.
+    type Place: Copy;
+
+    /// The place of a field of the object at `object`, the `at`-th one there from 0 on; `None` if it is not wanted.
+    fn field(&mut self, object: Self::Place, at: usize, name: RawText<'a>) -> Option<Self::Place>;
+
+    /// The place of an item of the array at `array`, from 0 on; `None` if it is not wanted.
+    fn item(&mut self, array: Self::Place, index: usize) -> Option<Self::Place>;
+
+    /// What stands at a place; of an array or an object [`Scalar::Nested`], before what is in it.
+    fn value(&mut self, place: Self::Place, scalar: Scalar<'a>);
+
+    /// Whether something is wanted of what is within an array or an object at a place.
+    fn looks_inside(&self, place: Self::Place) -> bool;
 }
 
 /// Scans one JSON object and visits its top-level fields in order, duplicates included.
 ///
 /// # Errors
 /// When the bytes are anything but one JSON object. What was visited by then is to be forgotten.
-pub fn scan_object<'a>(value: &'a [u8], mut visit: impl FnMut(RawText<'a>, Scalar<'a>)) -> Result<(), Rejected> {
+pub fn scan_object<'a>(value: &'a [u8], visit: impl FnMut(RawText<'a>, Scalar<'a>)) -> Result<(), Rejected> {
+    scan(value, None, &mut TopLevel(visit))
+}
+
+/// Every top-level field is wanted, and nothing in it. A place is its name; the record has none.
+struct TopLevel<F>(F);
+
+impl<'a, F: FnMut(RawText<'a>, Scalar<'a>)> Visitor<'a> for TopLevel<F> {
+    type Place = Option<RawText<'a>>;
+
+    fn field(&mut self, _: Self::Place, _: usize, name: RawText<'a>) -> Option<Self::Place> {
+        Some(Some(name))
+    }
+
+    fn item(&mut self, _: Self::Place, _: usize) -> Option<Self::Place> {
+        None
+    }
+
+    fn value(&mut self, place: Self::Place, scalar: Scalar<'a>) {
+        if let Some(name) = place {
+            (self.0)(name, scalar);
+        }
+    }
+
+    fn looks_inside(&self, _: Self::Place) -> bool {
+        false
+    }
+}
+
+/// Scans one JSON object, which is at the place `record`, for what a visitor wants of it.
+///
+/// # Errors
+/// When the bytes are anything but one JSON object. What was visited by then is to be forgotten.
+pub fn scan<'a, V: Visitor<'a>>(value: &'a [u8], record: V::Place, visitor: &mut V) -> Result<(), Rejected> {
     if value.is_empty() {
         return Err(Rejected::Empty);
     }
@@ -70,26 +135,7 @@ pub fn scan_object<'a>(value: &'a [u8], mut visit: impl FnMut(RawText<'a>, Scala
             });
         }
     }
-    scanner.skip_space();
-    if scanner.peek() == Some(b'}') {
-        scanner.at += 1;
-    } else {
-        loop {
-            scanner.expect(b'"', "expected a field name")?;
-            let name = scanner.string()?;
-            scanner.skip_space();
-            scanner.expect(b':', "expected `:`")?;
-            scanner.skip_space();
-            let scalar = scanner.value()?;
-            visit(name, scalar);
-            scanner.skip_space();
-            match scanner.next() {
-                Some(b',') => scanner.skip_space(),
-                Some(b'}') => break,
-                _ => return Err(scanner.malformed_before("expected `,` or `}`")),
-            }
-        }
-    }
+    scanner.inside(visitor, record, true, 1)?;
     scanner.skip_space();
     if scanner.at == value.len() {
         Ok(())
@@ -145,19 +191,65 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    /// A value at the top level of the object: scalars are given, containers are checked and skipped.
-    fn value(&mut self) -> Result<Scalar<'a>, Rejected> {
-        match self.peek() {
+    /// The rest of the object or array at `place`, after its opening bracket. It is the level `depth`.
+    fn inside<V: Visitor<'a>>(&mut self, visitor: &mut V, place: V::Place, object: bool, depth: usize) -> Result<(), Rejected> {
+        let close = if object { b'}' } else { b']' };
+        self.skip_space();
+        if self.peek() == Some(close) {
+            self.at += 1;
+            return Ok(());
+        }
+        let mut at = 0;
+        loop {
+            let inner = if object {
+                let name = self.name()?;
+                visitor.field(place, at, name)
+            } else {
+                visitor.item(place, at)
+            };
+            at += 1;
+            self.value(visitor, inner, depth)?;
+            self.skip_space();
+            match self.next() {
+                Some(b',') => self.skip_space(),
+                Some(byte) if byte == close => return Ok(()),
+                _ if depth == 1 => return Err(self.malformed_before("expected `,` or `}`")),
+                _ => return Err(self.malformed_before("expected `,` or the closing bracket")),
+            }
+        }
+    }
+
+    /// A value in a container of the level `depth`: given if its place is wanted, else checked and passed over.
+    fn value<V: Visitor<'a>>(&mut self, visitor: &mut V, place: Option<V::Place>, depth: usize) -> Result<(), Rejected> {
+        let scalar = match self.peek() {
             Some(b'"') => {
                 self.at += 1;
-                Ok(Scalar::Text(self.string()?))
+                Scalar::Text(self.string()?)
             }
-            Some(b'{' | b'[') => {
-                self.container()?;
-                Ok(Scalar::Nested)
+            Some(open @ (b'{' | b'[')) => {
+                let Some(place) = place else { return self.container(depth) };
+                visitor.value(place, Scalar::Nested);
+                if !visitor.looks_inside(place) {
+                    return self.container(depth);
+                }
+                self.open(depth)?;
+                return self.inside(visitor, place, open == b'{', depth + 1);
             }
-            _ => self.plain(),
+            _ => self.plain()?,
+        };
+        if let Some(place) = place {
+            visitor.value(place, scalar);
         }
+        Ok(())
+    }
+
+    /// Takes the opening bracket of a container in one of the level `depth`.
+    fn open(&mut self, depth: usize) -> Result<(), Rejected> {
+        if depth >= MAX_DEPTH {
+            return Err(Rejected::TooDeep { at: self.at });
+        }
+        self.at += 1;
+        Ok(())
     }
 
     /// A number or a literal.
@@ -273,20 +365,16 @@ impl<'a> Scanner<'a> {
         Ok(unit)
     }
 
-    /// Checks and skips an array or object at depth 2 and deeper. A set bit of `objects` says that the level is an object.
-    fn container(&mut self) -> Result<(), Rejected> {
+    /// Checks and skips an array or object in a container of the level `outer`. A set bit of `objects` says that the level is an object.
+    fn container(&mut self, outer: usize) -> Result<(), Rejected> {
         let mut objects: u128 = 0;
-        // The top-level object is level 1.
-        let mut depth = 1;
+        let mut depth = outer;
         loop {
             // At a value.
             match self.peek() {
                 Some(open @ (b'{' | b'[')) => {
-                    if depth >= MAX_DEPTH {
-                        return Err(Rejected::TooDeep { at: self.at });
-                    }
+                    self.open(depth)?;
                     depth += 1;
-                    self.at += 1;
                     objects = objects << 1 | u128::from(open == b'{');
                     self.skip_space();
                     let close = if open == b'{' { b'}' } else { b']' };
@@ -323,26 +411,26 @@ impl<'a> Scanner<'a> {
                 }
                 depth -= 1;
                 objects >>= 1;
-                if depth == 1 {
+                if depth == outer {
                     return Ok(());
                 }
             }
         }
     }
 
-    fn name(&mut self) -> Result<(), Rejected> {
+    /// The name of a field and what stands between it and the value.
+    fn name(&mut self) -> Result<RawText<'a>, Rejected> {
         self.expect(b'"', "expected a field name")?;
-        self.string()?;
+        let name = self.string()?;
         self.skip_space();
         self.expect(b':', "expected `:`")?;
         self.skip_space();
-        Ok(())
+        Ok(name)
     }
 }
 
-/// Decodes the escapes of a string that was checked.
-fn unescape(raw: &str) -> String {
-    let mut text = String::with_capacity(raw.len());
+/// Appends a string that was checked, its escapes decoded.
+fn unescape(raw: &str, text: &mut String) {
     let mut rest = raw;
     while let Some(at) = rest.find('\\') {
         text.push_str(&rest[..at]);
@@ -368,129 +456,7 @@ fn unescape(raw: &str) -> String {
         });
     }
     text.push_str(rest);
-    text
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn scan(value: &[u8]) -> Result<Vec<(String, String)>, Rejected> {
-        let mut fields = Vec::new();
-        scan_object(value, |name, scalar| {
-            let text = match scalar {
-                Scalar::Text(text) => format!("text {}", text.content()),
-                other => format!("{other:?}"),
-            };
-            fields.push((name.content().into_owned(), text));
-        })
-        .map(|()| fields)
-    }
-
-    #[test]
-    fn fields_are_visited_in_order_with_duplicates() {
-        let fields = scan(br#" {"a": 1.5e3, "b\u0041\n": "x\ud83d\ude00\/", "c": [1, {"d": [] }], "a": null, "t": true, "f":false} "#).unwrap();
-        let expected = [
-            ("a", "Number(\"1.5e3\")"),
-            ("bA\n", "text x😀/"),
-            ("c", "Nested"),
-            ("a", "Null"),
-            ("t", "Bool(true)"),
-            ("f", "Bool(false)"),
-        ];
-        assert_eq!(fields, expected.map(|(name, text)| (name.to_owned(), text.to_owned())));
-        assert_eq!(scan(b"{}"), Ok(vec![]));
-    }
-
-    #[test]
-    fn what_is_no_object_is_rejected_with_the_place() {
-        assert_eq!(scan(b""), Err(Rejected::Empty));
-        assert_eq!(scan(b" [1]"), Err(Rejected::NotAnObject { at: 1, found: '[' }));
-        assert_eq!(scan("\u{feff}{}".as_bytes()), Err(Rejected::NotAnObject { at: 0, found: '\u{feff}' }));
-        assert_eq!(scan(b"{\"a\": \xff}"), Err(Rejected::NotUtf8 { at: 6 }));
-        assert_eq!(
-            scan(b"{\"a\":1}x"),
-            Err(Rejected::Malformed {
-                at: 7,
-                what: "something follows the object"
-            })
-        );
-    }
-
-    #[test]
-    fn faults_in_skipped_values_are_found_too() {
-        let bad: [&[u8]; 24] = [
-            br#"{"a": NaN}"#,
-            br#"{"a": [Infinity]}"#,
-            br#"{"a": "\ud800"}"#,
-            br#"{"a": {"b": "\udc00x"}}"#,
-            br#"{"\ud800": 1}"#,
-            br#"{"a": "\ud800\u0041"}"#,
-            b"{\"a\": \"\x01\"}",
-            b"{\"a\": [\"\n\"]}",
-            br#"{"a": 01}"#,
-            br#"{"a": 1.}"#,
-            br#"{"a": .5}"#,
-            br#"{"a": -}"#,
-            br#"{"a": 1e}"#,
-            br#"{"a": +1}"#,
-            br#"{"a": [1,]}"#,
-            br#"{"a": 1,}"#,
-            br#"{"a" 1}"#,
-            br#"{a: 1}"#,
-            br#"{"a": [1}"#,
-            br#"{"a": {"b": 1]}"#,
-            br#"{"a": tru}"#,
-            br#"{"a": "\x"}"#,
-            br#"{"a": 1"#,
-            b"{",
-        ];
-        for value in bad {
-            assert!(scan(value).is_err(), "{}", String::from_utf8_lossy(value));
-        }
-    }
-
-    #[test]
-    fn one_hundred_and_twenty_seven_levels_are_valid_and_one_more_is_not() {
-        let nested = |levels: usize| format!("{{\"a\": {}{}}}", "[".repeat(levels - 1), "]".repeat(levels - 1));
-        assert!(scan(nested(MAX_DEPTH).as_bytes()).is_ok());
-        assert!(matches!(scan(nested(MAX_DEPTH + 1).as_bytes()), Err(Rejected::TooDeep { .. })));
-    }
-
-    fn json() -> impl Strategy<Value = serde_json::Value> {
-        let leaf = prop_oneof![
-            Just(serde_json::Value::Null),
-            any::<bool>().prop_map(Into::into),
-            any::<i64>().prop_map(Into::into),
-            any::<f64>().prop_map(Into::into),
-            ".*".prop_map(Into::into)
-        ];
-        leaf.prop_recursive(6, 48, 6, |inner| {
-            prop_oneof![
-                prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
-                prop::collection::btree_map(".*", inner, 0..6).prop_map(|fields| fields.into_iter().collect::<serde_json::Map<_, _>>().into())
-            ]
-        })
-    }
-
-    proptest! {
-        #[test]
-        fn it_accepts_what_serde_json_accepts_also_when_a_byte_is_changed(value in json(), at in any::<prop::sample::Index>(), byte in any::<u8>(), change in any::<bool>()) {
-            let mut bytes = serde_json::json!({"f": value}).to_string().into_bytes();
-            if change {
-                let at = at.index(bytes.len());
-                bytes[at] = byte;
-            }
-            let strict = serde_json::from_slice::<serde_json::Value>(&bytes);
-            // serde_json refuses numbers beyond the doubles; those are valid JSON.
-            let out_of_range = strict.as_ref().is_err_and(|error| error.to_string().contains("number out of range"));
-            prop_assert_eq!(scan(&bytes).is_ok(), strict.is_ok_and(|value| value.is_object()) || (out_of_range && scan(&bytes).is_ok()));
-        }
-
-        #[test]
-        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            prop_assert!(scan(&bytes).is_ok() || scan(&bytes).is_err());
-        }
-    }
-}
+mod tests;

@@ -15,6 +15,7 @@ pub mod decoder;
 pub mod drift;
 pub mod event;
 pub mod event_time;
+pub mod field;
 pub mod graph;
 pub mod histogram;
 pub mod ids;
