@@ -7,7 +7,7 @@
 //! How edges come from a sample is here too ([`quantile_edges`], [`uniform_edges`]); what a whole reference is, is [`crate::reference`]'s.
 
 use std::collections::BTreeMap;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -181,7 +181,13 @@ pub fn decimal(value: f64) -> String {
 /// The text of a number in a categorical feature: integral within 2^53, by its decimal digits.
 #[must_use]
 pub fn category_of_number(value: f64) -> Option<String> {
-    (value.trunc() == value && value.abs() <= EXACT_INTEGER_MAX).then(|| format!("{}", positive_zero(value)))
+    let mut text = String::new();
+    write_category_of_number(value, &mut text).then_some(text)
+}
+
+/// Appends that text, if the number has one; says whether it has.
+pub(crate) fn write_category_of_number(value: f64, text: &mut String) -> bool {
+    value.trunc() == value && value.abs() <= EXACT_INTEGER_MAX && write!(text, "{}", positive_zero(value)).is_ok()
 }
 
 /// The bins of one feature, ready for look-ups. Cheap to clone.

@@ -1,68 +1,115 @@
-//! From a record's value straight to bins, for all monitors of a topic in one pass.
+//! From a record's value straight to bins, times and texts, for all monitors of a topic in one pass.
 //!
-//! Fields are found by a guess first: producers write their fields in the same order, so the field after the one that was found last time at this
-//! place is tried before the table. A wrong guess costs one comparison.
+//! ```text
+//! places, a tree from the record down:  record ─ "age"                   takers: feature 0 of the row
+//!                                              └ "items" ─ 0 ─ "plan"    takers: feature 1 of the row, text 0
+//! ```
+//!
+//! - What is to be taken is a tree of places, and at each place takers: a feature of the row, a time, a text. The scan goes down that tree and
+//!   nowhere else.
+//! - Fields are found by a guess first: producers write their fields in the same order, so the field after the one that was found last time at this
+//!   place is tried before the table. A wrong guess costs one comparison.
+//! - Of duplicate fields the last counts, on every level: a value at a place makes forget what was taken below it before.
+//! - No record allocates, once the buffers have grown; but for a name, or a category, with escapes in it.
+
+mod places;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 
-use crate::binning::Bins;
+use self::places::{Place, RECORD, Taker};
+use crate::binning::{Bins, write_category_of_number};
 use crate::event_time;
+use crate::field::{Field, Pointer};
 use crate::ids::Timestamp;
-use crate::json::{RawText, Scalar, scan_object};
+use crate::json::{RawText, Scalar, Visitor, scan};
 use crate::record::{Missing, Observation, Rejected};
 use crate::reference::Reference;
 
-/// Decodes values to observations. Bounded by the features of its references.
+/// Decodes values to observations, times and texts. Bounded by what it is to take.
 pub struct Decoder {
-    fields: Vec<Field>,
-    by_name: BTreeMap<String, usize>,
+    /// The first is the record.
+    places: Vec<Place>,
+    /// Of each feature in the row.
+    bins: Vec<Bins>,
     /// What a record without any of the fields says: the row to begin with.
     absent: Vec<Observation>,
-    /// For each place in the record, the field that stood there last: an index, or [`NO_FIELD`].
-    expected: Vec<(String, usize)>,
-    /// What the fields with a time said in the last record; `None`: nothing that is one.
+    /// What the last record said; `None`: nothing that is a time.
     times: Vec<Option<Timestamp>>,
+    texts: Vec<Text>,
+    /// Records so far.
+    records: u64,
 }
 
-/// A field, and what it feeds: places in the row, and places among the times.
+/// A text of the last record, in a buffer that stays.
 #[derive(Default)]
-struct Field {
-    sinks: Vec<(usize, Bins)>,
-    times: Vec<usize>,
+struct Text {
+    text: String,
+    is_there: bool,
 }
-
-const NO_FIELD: usize = usize::MAX;
-
-/// Places of a record that are guessed at.
-const EXPECTED_MAX: usize = 256;
 
 impl Decoder {
-    /// A decoder whose rows are the features of all references, one reference after the other.
+    /// A decoder whose rows are the features of all references, one reference after the other, each the top-level field of its name.
     pub fn new<'a>(references: impl IntoIterator<Item = &'a Reference>) -> Self {
-        let mut decoder = Self {
-            fields: Vec::new(),
-            by_name: BTreeMap::new(),
+        let at_the_top = BTreeMap::new();
+        references
+            .into_iter()
+            .fold(Self::empty(), |decoder, reference| decoder.with_features(reference, &at_the_top))
+    }
+
+    /// A decoder that takes nothing.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self {
+            places: vec![Place::default()],
+            bins: Vec::new(),
             absent: Vec::new(),
-            expected: Vec::new(),
             times: Vec::new(),
-        };
-        for feature in references.into_iter().flat_map(Reference::features) {
-            let place = decoder.absent.len();
-            decoder.absent.push(feature.bins().missing(Missing::Absent));
-            decoder.field(feature.name()).sinks.push((place, feature.bins().clone()));
+            texts: Vec::new(),
+            records: 0,
         }
-        decoder
+    }
+
+    /// The same, with rows that go on with the features of this reference, each from its path, or the top-level field of its name if it has none.
+    #[must_use]
+    pub fn with_features(mut self, reference: &Reference, paths: &BTreeMap<String, Pointer>) -> Self {
+        for feature in reference.features() {
+            let taker = Taker::Feature(self.absent.len());
+            self.absent.push(feature.bins().missing(Missing::Absent));
+            self.bins.push(feature.bins().clone());
+            match paths.get(&**feature.name()) {
+                Some(path) => self.take(path.tokens(), taker),
+                None => self.take([feature.name().to_string()], taker),
+            }
+        }
+        self
     }
 
     /// The same, and reads times of these fields.
     #[must_use]
-    pub fn with_times<'a>(mut self, fields: impl IntoIterator<Item = &'a str>) -> Self {
-        for name in fields {
-            let place = self.times.len();
+    pub fn with_times<'a>(mut self, fields: impl IntoIterator<Item = &'a Field>) -> Self {
+        for field in fields {
+            let taker = Taker::Time(self.times.len());
             self.times.push(None);
-            self.field(name).times.push(place);
+            self.take(field.tokens(), taker);
         }
         self
+    }
+
+    /// The same, and reads texts of these fields.
+    #[must_use]
+    pub fn with_texts<'a>(mut self, fields: impl IntoIterator<Item = &'a Field>) -> Self {
+        for field in fields {
+            let taker = Taker::Text(self.texts.len());
+            self.texts.push(Text::default());
+            self.take(field.tokens(), taker);
+        }
+        self
+    }
+
+    fn take(&mut self, path: impl IntoIterator<Item = String>, taker: Taker) {
+        places::take(&mut self.places, path, taker);
     }
 
     /// The times that the last record's fields said, in the order in which they were asked for.
@@ -71,62 +118,113 @@ impl Decoder {
         &self.times
     }
 
-    fn field(&mut self, name: &str) -> &mut Field {
-        let index = *self.by_name.entry(name.to_owned()).or_insert_with(|| {
-            self.fields.push(Field::default());
-            self.fields.len() - 1
-        });
-        &mut self.fields[index]
+    /// The texts that the last record's fields said, in the order in which they were asked for: strings, booleans as `true` and `false`, and
+    /// integral numbers within 2^53 by their decimal text, as categorical features take them. `None`: absent, null or anything else.
+    pub fn texts(&self) -> impl ExactSizeIterator<Item = Option<&str>> {
+        self.texts.iter().map(|text| text.is_there.then_some(&*text.text))
     }
 
     /// Decodes one value. On success `row` holds one observation per feature.
     ///
     /// # Errors
-    /// When the value is no JSON object; the content of `row` means nothing then.
+    /// When the value is no JSON object; the content of `row`, and times and texts, mean nothing then.
     pub fn decode(&mut self, value: &[u8], row: &mut Vec<Observation>) -> Result<(), Rejected> {
         row.clear();
         row.extend_from_slice(&self.absent);
         self.times.fill(None);
-        let Self {
-            fields,
-            by_name,
-            expected,
-            times,
-            ..
-        } = self;
-        let mut place = 0;
-        scan_object(value, |name, scalar| {
-            let index = find(name, place, by_name, expected);
-            place += 1;
-            if let Some(field) = fields.get(index) {
-                for (at, bins) in &field.sinks {
-                    row[*at] = observe(bins, scalar);
-                }
-                for at in &field.times {
-                    times[*at] = event_time::read(&scalar);
-                }
-            }
-        })
+        self.texts.iter_mut().for_each(|text| text.is_there = false);
+        self.records += 1;
+        let mut visit = Visit {
+            places: &mut self.places,
+            record: self.records,
+            taken: Taken {
+                bins: &self.bins,
+                absent: &self.absent,
+                row,
+                times: &mut self.times,
+                texts: &mut self.texts,
+            },
+        };
+        scan(value, RECORD, &mut visit)
     }
 }
 
-fn find(name: RawText<'_>, place: usize, by_name: &BTreeMap<String, usize>, expected: &mut Vec<(String, usize)>) -> usize {
-    let name = name.content();
-    match expected.get_mut(place) {
-        Some((text, index)) if *text == name => return *index,
-        Some((text, index)) => {
-            *index = by_name.get(&*name).copied().unwrap_or(NO_FIELD);
-            text.clear();
-            text.push_str(&name);
-            return *index;
+/// One record being decoded.
+struct Visit<'d> {
+    places: &'d mut [Place],
+    record: u64,
+    taken: Taken<'d>,
+}
+
+impl<'a> Visitor<'a> for Visit<'_> {
+    type Place = usize;
+
+    fn field(&mut self, object: usize, at: usize, name: RawText<'a>) -> Option<usize> {
+        self.places[object].field(at, name, self.record)
+    }
+
+    fn item(&mut self, array: usize, index: usize) -> Option<usize> {
+        self.places[array].item(index, self.record)
+    }
+
+    fn value(&mut self, place: usize, scalar: Scalar<'a>) {
+        let place = &mut self.places[place];
+        if place.forgets(self.record) {
+            place.below.iter().for_each(|taker| self.taken.forget(*taker));
         }
-        None => {}
+        for taker in &place.takers {
+            self.taken.take(*taker, scalar);
+        }
     }
-    let index = by_name.get(&*name).copied().unwrap_or(NO_FIELD);
-    if place == expected.len() && place < EXPECTED_MAX {
-        expected.push((name.into_owned(), index));
+
+    fn looks_inside(&self, place: usize) -> bool {
+        !self.places[place].below.is_empty()
     }
-    index
+}
+
+/// What was taken of a record so far.
+struct Taken<'d> {
+    bins: &'d [Bins],
+    absent: &'d [Observation],
+    row: &'d mut [Observation],
+    times: &'d mut [Option<Timestamp>],
+    texts: &'d mut [Text],
+}
+
+impl Taken<'_> {
+    fn take(&mut self, taker: Taker, scalar: Scalar<'_>) {
+        match taker {
+            Taker::Feature(at) => self.row[at] = observe(&self.bins[at], scalar),
+            Taker::Time(at) => self.times[at] = event_time::read(&scalar),
+            Taker::Text(at) => self.texts[at].take(scalar),
+        }
+    }
+
+    fn forget(&mut self, taker: Taker) {
+        match taker {
+            Taker::Feature(at) => self.row[at] = self.absent[at],
+            Taker::Time(at) => self.times[at] = None,
+            Taker::Text(at) => self.texts[at].is_there = false,
+        }
+    }
+}
+
+impl Text {
+    fn take(&mut self, scalar: Scalar<'_>) {
+        self.text.clear();
+        self.is_there = match scalar {
+            Scalar::Text(text) => {
+                text.append_to(&mut self.text);
+                true
+            }
+            Scalar::Bool(value) => {
+                self.text.push_str(if value { "true" } else { "false" });
+                true
+            }
+            Scalar::Number(text) => text.parse().is_ok_and(|number| write_category_of_number(number, &mut self.text)),
+            Scalar::Null | Scalar::Nested => false,
+        };
+    }
 }
 
 /// What one field says of one feature.

@@ -158,6 +158,8 @@ impl Processor for DriftProcessor {
 }
 
 fn decoder(windows: &[MonitoredWindow]) -> Decoder {
-    let times = windows.iter().filter_map(|window| window.monitor().timestamp_field.as_deref());
-    Decoder::new(windows.iter().map(MonitoredWindow::reference)).with_times(times)
+    let decoder = windows.iter().fold(Decoder::empty(), |decoder, window| {
+        decoder.with_features(window.reference(), &window.monitor().paths)
+    });
+    decoder.with_times(windows.iter().filter_map(|window| window.monitor().timestamp_field.as_ref()))
 }

@@ -1,15 +1,17 @@
 //! The settings of one monitor, as the dataflow needs them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::drift::{Criteria, InvalidCriteria};
 use crate::event::{SUMMARY, Scope};
+use crate::field::{Field, Pointer};
 use crate::window::Window;
 
 /// What to watch on a topic, and when it counts as drift.
 ///
-/// The criteria and `min_samples` may change between two runs and hold from the next check on. The window and the features may not: stored panes are
-/// cut by them.
+/// The criteria and `min_samples` may change between two runs and hold from the next check on; so may the paths and the timestamp field, which hold
+/// from the next record on. The window and the features may not: stored panes are cut by them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Monitor {
     /// Its name, unique in the application.
@@ -25,7 +27,7 @@ pub struct Monitor {
     /// The records that a check looks at.
     pub window: Window,
     /// Of time windows: the field with a record's time. `None`, and where it has none: the record's timestamp.
-    pub timestamp_field: Option<Arc<str>>,
+    pub timestamp_field: Option<Field>,
     /// Of time windows: whether records that are late for all of their windows are dead letters too.
     pub late_to_dead_letters: bool,
     /// Of time windows: after what time without records a partition that is at its end closes them, in ms; `None`: never.
@@ -36,6 +38,8 @@ pub struct Monitor {
     pub criteria: Criteria,
     /// The reference's features to watch, in this order; `None`: all.
     pub features: Option<Vec<String>>,
+    /// Where features stand in a record that are not top-level fields of their name.
+    pub paths: BTreeMap<String, Pointer>,
 }
 
 /// The scopes that a monitor is checked in: at least one.
@@ -105,6 +109,7 @@ impl Monitor {
             min_samples: 100,
             criteria: Criteria::default(),
             features: None,
+            paths: BTreeMap::new(),
         }
     }
 
@@ -118,10 +123,23 @@ impl Monitor {
             .validate()
             .map_err(|fault| InvalidMonitor::Criteria { monitor: monitor(), fault })?;
         let Some(features) = &self.features else { return Ok(()) };
-        match fault(features).or_else(|| not_watched(&self.criteria, features)) {
+        match fault(features).or_else(|| self.not_watched(features)) {
             Some(fault) => Err(InvalidMonitor::Features { monitor: monitor(), fault }),
             None => Ok(()),
         }
+    }
+
+    /// The features that have settings of their own: a reference must have them, see [`crate::reference::Reference::require`].
+    pub fn named_features(&self) -> impl Iterator<Item = &String> {
+        self.criteria.named_features().chain(self.paths.keys())
+    }
+
+    /// A setting of a feature that the list does not have.
+    fn not_watched(&self, features: &[String]) -> Option<String> {
+        let judged = self.criteria.named_features().map(|name| (name, "thresholds or a weight"));
+        let found = self.paths.keys().map(|name| (name, "a path"));
+        let (name, what) = judged.chain(found).find(|(name, _)| !features.contains(name))?;
+        Some(format!("{name:?} has {what} of its own, but is not in the list"))
     }
 }
 
@@ -139,12 +157,6 @@ fn fault(features: &[String]) -> Option<String> {
             None
         }
     })
-}
-
-/// A setting of a feature that the list does not have.
-fn not_watched(criteria: &Criteria, features: &[String]) -> Option<String> {
-    let name = criteria.named_features().find(|name| !features.contains(name))?;
-    Some(format!("{name:?} has thresholds or a weight of its own, but is not in the list"))
 }
 
 #[cfg(test)]
@@ -193,5 +205,15 @@ mod tests {
             monitor.features = Some(vec!["a".to_owned()]);
         });
         assert!(error.unwrap_err().to_string().contains("\"b\" has thresholds or a weight"));
+        let error = with(|monitor| {
+            monitor.paths.insert("c".to_owned(), "/c/d".parse().unwrap());
+            monitor.features = Some(vec!["a".to_owned()]);
+        });
+        assert!(
+            error
+                .unwrap_err()
+                .to_string()
+                .contains("\"c\" has a path of its own, but is not in the list")
+        );
     }
 }

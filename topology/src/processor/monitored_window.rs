@@ -113,7 +113,7 @@ struct Measure {
 
 impl Measure {
     fn new(monitor: &Monitor, Publication { reference, number }: &Publication) -> Result<Self, ReferenceError> {
-        reference.require(monitor.criteria.named_features())?;
+        reference.require(monitor.named_features())?;
         let version = reference.version().into();
         let reference = match &monitor.features {
             Some(features) => Arc::new(reference.select(features)?),

@@ -2,6 +2,7 @@
 //! does not fit.
 
 mod global;
+mod paths;
 mod time;
 
 use std::sync::Arc;

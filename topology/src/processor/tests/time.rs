@@ -147,7 +147,7 @@ fn driver_count_window_is_never_idle() -> Vec<DriftEvent> {
 #[test]
 fn field_says_the_time_and_the_timestamp_where_it_says_none() {
     let monitor = Monitor {
-        timestamp_field: Some("at".into()),
+        timestamp_field: Some("at".parse().unwrap()),
         ..timed(1000, 1000, 0, 1)
     };
     let mut driver = driver(monitor);
