@@ -174,7 +174,7 @@ impl Reader<'_> {
                 let texts = items.iter().map(|item| item.get_ref().as_str().map(str::to_owned));
                 texts.collect::<Option<_>>().map(Value::List).ok_or_else(wrong)
             }
-            (Kind::ByFeature(_), DeValue::Table(table)) => numbers(table).ok_or_else(wrong),
+            (Kind::ByFeature(_), DeValue::Table(table)) => by_name(table).ok_or_else(wrong),
             _ => Err(wrong()),
         }
     }
@@ -244,11 +244,12 @@ fn first(table: &DeTable<'_>) -> Option<String> {
     Some(format!("first:{count}"))
 }
 
-/// A table of numbers, or of tables of numbers.
-fn numbers(table: &DeTable<'_>) -> Option<Value> {
+/// A table of numbers, texts, or tables of them.
+fn by_name(table: &DeTable<'_>) -> Option<Value> {
     let entries = table.iter().map(|(name, value)| {
         let value = match value.get_ref() {
-            DeValue::Table(inner) => numbers(inner)?,
+            DeValue::Table(inner) => by_name(inner)?,
+            DeValue::String(text) => Value::Text(text.to_string()),
             number => Value::Decimal(decimal(number)?),
         };
         Some((name.get_ref().to_string(), value))

@@ -3,8 +3,8 @@
 use leeway_topology::window::SIZE_MAX;
 
 use super::rules::{
-    APPLICATION_ID, DURATION, FEATURE, FILTER, FRACTION, LEVEL, METRIC, MONITOR_NAME, NON_EMPTY, POSITIVE, REFERENCE, Rule, SCOPE, SERVERS, SHARE,
-    TOPIC, URL, WEIGHT,
+    APPLICATION_ID, DURATION, FEATURE, FIELD, FILTER, FRACTION, LEVEL, METRIC, MONITOR_NAME, NON_EMPTY, POINTER, POSITIVE, REFERENCE, Rule, SCOPE,
+    SERVERS, SHARE, TOPIC, URL, WEIGHT,
 };
 use super::value::Value;
 
@@ -65,6 +65,8 @@ pub enum Kind {
 pub enum Item {
     /// A number.
     Decimal(Rule<f64>),
+    /// A text.
+    Text(Rule<str>),
     /// `{ possible_drift = 0.1, drift = 0.25 }`, or one of them.
     Thresholds,
 }
@@ -231,6 +233,12 @@ pub const KEYS: &[Key] = &[
         ..KEY
     },
     Key {
+        path: "monitor.paths",
+        kind: Kind::ByFeature(Item::Text(POINTER)),
+        doc: "Where features stand in a record that are not top-level fields of their name",
+        ..KEY
+    },
+    Key {
         path: "monitor.scopes",
         flag: Some("scopes"),
         variable: Some("DRIFT_SCOPES"),
@@ -273,9 +281,9 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "monitor.window.timestamp_field",
-        kind: Kind::Text(NON_EMPTY),
+        kind: Kind::Text(FIELD),
         unset: "the record's timestamp",
-        doc: "Field with a record's time, RFC 3339 or milliseconds since 1970, of time windows",
+        doc: "Field with a record's time, RFC 3339 or milliseconds since 1970, of time windows: a name, or a JSON pointer",
         ..KEY
     },
     Key {

@@ -386,9 +386,10 @@ fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
             Start::Earliest
         },
         features,
+        paths: view.pointers("monitor.paths"),
         scopes,
         window,
-        timestamp_field: view.optional_text(TIMESTAMP_FIELD),
+        timestamp_field: view.optional_text(TIMESTAMP_FIELD).and_then(|field| field.parse().ok()),
         late_to_dead_letters: view.text(LATE) == "dead_letter",
         idle_close_after_ms: view.optional_text(IDLE_CLOSE_AFTER).and_then(|text| duration_ms(&text)),
         min_samples: view.integer("monitor.min_samples"),

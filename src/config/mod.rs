@@ -20,6 +20,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use leeway_topology::drift::Criteria;
+use leeway_topology::field::{Field, Pointer};
 use leeway_topology::processor::{InvalidMonitor, Monitor, Scopes};
 use leeway_topology::window::Window;
 
@@ -136,12 +137,14 @@ pub struct MonitorConfig {
     pub start: Start,
     /// `None`: all of the reference.
     pub features: Option<Vec<String>>,
+    /// Where features stand in a record that are not top-level fields of their name.
+    pub paths: BTreeMap<String, Pointer>,
     /// Whose records a check looks at.
     pub scopes: Scopes,
     /// The records that a check looks at.
     pub window: Window,
     /// Of time windows: the field with a record's time.
-    pub timestamp_field: Option<String>,
+    pub timestamp_field: Option<Field>,
     /// Of time windows: whether late records are dead letters too.
     pub late_to_dead_letters: bool,
     /// Of time windows: after what time an idle partition closes them.
@@ -219,12 +222,13 @@ impl MonitorConfig {
             dead_letter_topic: self.dead_letter_topic.as_str().into(),
             scopes: self.scopes,
             window: self.window,
-            timestamp_field: self.timestamp_field.as_deref().map(Into::into),
+            timestamp_field: self.timestamp_field.clone(),
             late_to_dead_letters: self.late_to_dead_letters,
             idle_close_after_ms: self.idle_close_after_ms,
             min_samples: self.min_samples,
             criteria: self.criteria.clone(),
             features: self.features.clone(),
+            paths: self.paths.clone(),
         };
         monitor.validate()?;
         Ok(monitor)

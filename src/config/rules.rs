@@ -65,6 +65,16 @@ pub(super) const FEATURE: Rule<str> = Rule {
     accepts: |text| !text.is_empty() && text != leeway_topology::event::SUMMARY,
 };
 
+pub(super) const POINTER: Rule<str> = Rule {
+    allowed: "a JSON pointer such as `/payload/age` or `/items/0/plan`, `~` in a name written `~0` and `/` written `~1`",
+    accepts: |text| text.parse::<leeway_topology::field::Pointer>().is_ok(),
+};
+
+pub(super) const FIELD: Rule<str> = Rule {
+    allowed: "the name of a top-level field, or a JSON pointer such as `/payload/at`",
+    accepts: |text| !text.trim().is_empty() && text.parse::<leeway_topology::field::Field>().is_ok(),
+};
+
 pub(super) const SCOPE: Rule<str> = Rule {
     allowed: "`partition`, `global`",
     accepts: |text| matches!(text, "partition" | "global"),

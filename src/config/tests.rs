@@ -548,6 +548,50 @@ weights = { age = 3, 'a.b' = 0.5 }
 }
 
 #[test]
+fn features_and_times_may_stand_within_nested_fields() {
+    let file = "[[monitor]]
+paths = { age = '/payload/age', 'a.b' = '/items/0/a~1b' }
+window = { kind = 'time', size = '5m', timestamp_field = '/meta/at' }
+";
+    let config = from_file(file).unwrap();
+    let monitor = config.monitors[0].to_monitor().unwrap();
+    assert_eq!(monitor.paths["age"].as_str(), "/payload/age");
+    assert_eq!(monitor.paths["a.b"].tokens().collect::<Vec<_>>(), ["items", "0", "a/b"]);
+    assert_eq!(monitor.timestamp_field, Some("/meta/at".parse().unwrap()));
+    let printed = config.effective_toml();
+    assert!(
+        printed.contains("paths = { \"a.b\" = \"/items/0/a~1b\", age = \"/payload/age\" }  # leeway.toml line 2"),
+        "{printed}"
+    );
+    assert_eq!(from_file(&printed).unwrap().monitors[0].paths, monitor.paths);
+}
+
+#[test]
+fn paths_that_lead_nowhere_are_named() {
+    for (file, words) in [
+        (
+            "paths = { age = 'payload/age' }",
+            "must be a table of features, each with a JSON pointer such as `/payload/age`",
+        ),
+        ("paths = { age = '' }", "each with a JSON pointer"),
+        ("paths = { age = '/a~2' }", "each with a JSON pointer"),
+        ("paths = { age = 3 }", "each with a JSON pointer"),
+        ("paths = '/age'", "must be a table of features"),
+        (
+            "features = ['x']\npaths = { age = '/age' }",
+            "\"age\" has a path of its own, but is not in the list",
+        ),
+        (
+            "window = { kind = 'time', size = '5m', timestamp_field = '/at~' }",
+            "must be the name of a top-level field, or a JSON pointer",
+        ),
+    ] {
+        let file = format!("[[monitor]]\n{file}");
+        assert!(only_fault(&file).contains(words), "{file}: {}", only_fault(&file));
+    }
+}
+
+#[test]
 fn what_a_check_cannot_ask_is_named() {
     for (file, words) in [
         ("metrics = ['kl']", "must be a list of `psi`, `js`, `ks`, `wasserstein`, `chi2`"),

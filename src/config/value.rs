@@ -213,6 +213,7 @@ impl Key {
             ),
             Kind::List(rule) => format!("must be a list of {}", rule.allowed),
             Kind::ByFeature(Item::Decimal(rule)) => format!("must be a table of features, each with {}", rule.allowed),
+            Kind::ByFeature(Item::Text(rule)) => format!("must be a table of features, each with {}", rule.allowed),
             Kind::ByFeature(Item::Thresholds) => {
                 "must be a table of features, each with { possible_drift = NUMBER, drift = NUMBER } (or one of them) above 0".to_owned()
             }
@@ -225,6 +226,7 @@ impl Item {
     fn accepts(&self, value: &Value) -> bool {
         match (self, value) {
             (Self::Decimal(rule), Value::Decimal(number)) => (rule.accepts)(number),
+            (Self::Text(rule), Value::Text(text)) => (rule.accepts)(text),
             (Self::Thresholds, Value::Table(values)) => {
                 let names = ["possible_drift", "drift"];
                 let is_one = |(name, value): (&String, &Value)| {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use leeway_topology::field::Pointer;
+
 use super::file::Settings;
 use super::value::{Secret, Setting, Source, Value};
 
@@ -73,6 +75,16 @@ impl View<'_> {
             Some(Value::Table(values)) => values.clone(),
             _ => BTreeMap::new(),
         }
+    }
+
+    /// A table of pointers; their rule has refused all others.
+    pub(super) fn pointers(&self, path: &str) -> BTreeMap<String, Pointer> {
+        let pointer = |value: Value| match value {
+            Value::Text(text) => text.parse::<Pointer>().ok(),
+            _ => None,
+        };
+        let entries = self.table(path).into_iter();
+        entries.filter_map(|(feature, value)| Some((feature, pointer(value)?))).collect()
     }
 
     /// `monitor.window.every = 300 (leeway.toml line 3)`
