@@ -258,6 +258,12 @@ fn prepare<B: Broker>(
                 reference_topic::topic_name(application_id)
             ))
         })?;
+        published.reference.require(monitor.named_features()).map_err(|error| {
+            StartError::NoReference(format!(
+                "monitor {:?}: {error}; see monitor.paths, monitor.feature_thresholds and monitor.weights",
+                monitor.name
+            ))
+        })?;
         if let Some(features) = &monitor.features {
             published
                 .reference
