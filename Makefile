@@ -33,7 +33,7 @@ test: ## Everything, against a real Kafka that it starts itself
 	@scripts/step "format" cargo fmt --all --check
 	@scripts/step "purity of topology/" scripts/purity
 	@scripts/step "clippy (builds RocksDB first: tens of CPU minutes)" cargo clippy --workspace --all-targets -- -D warnings
-	@scripts/step "unit, property, golden and simulation tests" cargo test --workspace --exclude leeway-fuzz --lib --bins --test it --test simulation --test golden --test oracle --test conformance
+	@scripts/step "unit, property, golden and simulation tests" cargo test --workspace --exclude leeway-fuzz --lib --bins --test it --test simulation --test golden --test oracle --test conformance --test calibration
 	@scripts/step "deliberate bugs, each to be found" $(MAKE) --no-print-directory mutations
 	@scripts/step "fuzzing, a minute" $(MAKE) --no-print-directory fuzz
 	@scripts/step "tests on a real Kafka" $(MAKE) --no-print-directory broker
@@ -52,7 +52,7 @@ purity: ## Prove that topology/ has no input or output
 	scripts/purity
 
 unit: ## Tests without a broker
-	cargo test --workspace --exclude leeway-fuzz --lib --bins --test it --test simulation --test golden --test oracle --test conformance
+	cargo test --workspace --exclude leeway-fuzz --lib --bins --test it --test simulation --test golden --test oracle --test conformance --test calibration
 
 $(PYTHON): tests/oracle/requirements.txt
 	python3 -m venv $(CACHE)/python
