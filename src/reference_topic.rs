@@ -10,7 +10,6 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use leeway_topology::ids::{Offset, Partition};
@@ -234,10 +233,10 @@ impl References for LiveReferences {
     }
 }
 
-/// Keeps references up to date until it is dropped.
+/// Keeps references up to date until it is dropped. A request that is under way then is not waited for: its answer is of no use any more.
 pub struct Follower {
-    stop: Option<Sender<()>>,
-    thread: Option<JoinHandle<()>>,
+    /// Its thread ends when this is gone.
+    _stop: Sender<()>,
 }
 
 impl Follower {
@@ -248,23 +247,10 @@ impl Follower {
     pub fn start<B: Broker>(broker: B, application_id: &str, references: Arc<LiveReferences>) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
         let application_id = application_id.to_owned();
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("references".to_owned())
             .spawn(move || follow(&broker, &application_id, &references, &stopped))?;
-        Ok(Self {
-            stop: Some(stop),
-            thread: Some(thread),
-        })
-    }
-}
-
-impl Drop for Follower {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            // It ends by itself; had it panicked, the references would stay as they are.
-            drop(thread.join());
-        }
+        Ok(Self { _stop: stop })
     }
 }
 
