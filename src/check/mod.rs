@@ -76,20 +76,21 @@ pub fn check(path: &Path, format: Format, reference: &Arc<Reference>, criteria: 
         path: path.to_owned(),
         error,
     };
-    match format {
-        Format::Csv => {
-            let columns = source::csv_columns(path)?;
+    match format.as_table() {
+        Some(table) => {
+            let columns = source::table_columns(path, table)?;
+            columns.refuse_unsupported(path, reference.features().iter().map(|feature| &**feature.name()))?;
             // Of a name that stands there twice the last one counts, as of a field in a record.
-            let place = |feature: &FeatureReference| columns.iter().rposition(|(name, _)| name.as_str() == &**feature.name());
+            let place = |feature: &FeatureReference| columns.known.iter().rposition(|(name, _)| name.as_str() == &**feature.name());
             let places: Vec<Option<usize>> = reference.features().iter().map(place).collect();
-            source::csv_rows(path, &columns, |cells| {
+            source::table_rows(path, table, &columns.known, |cells| {
                 progress();
                 batch
                     .push_cells(places.iter().map(|place| place.and_then(|place| cells.get(place).copied())))
                     .map_err(too_many)
             })?;
         }
-        Format::Jsonl => {
+        None => {
             source::file_lines(path, |line| {
                 progress();
                 match batch.push_json(line).map_err(too_many)? {

@@ -46,10 +46,10 @@ Examples:
   leeway check --reference reference.json --current today.csv --metrics js,ks"
 )]
 pub struct Args {
-    /// A reference (.json), or the data to make one of (.csv or .jsonl)
+    /// A reference (.json), or the data to make one of (.csv, .parquet or .jsonl)
     #[arg(long, value_name = "FILE")]
     reference: PathBuf,
-    /// The rows to check (.csv or .jsonl)
+    /// The rows to check (.csv, .parquet or .jsonl)
     #[arg(long, value_name = "FILE")]
     current: PathBuf,
     /// The format of --current, if its name does not say

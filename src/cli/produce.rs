@@ -40,7 +40,7 @@ Examples:
   leeway produce --synthetic --rows 100000 --shift 1.5 --drift-after 50000"
 )]
 pub struct Args {
-    /// A .csv or .jsonl file, or - for JSON-lines on standard input
+    /// A .csv, .parquet or .jsonl file, or - for JSON-lines on standard input
     #[arg(value_name = "FILE", required_unless_present = "synthetic", conflicts_with = "synthetic")]
     file: Option<PathBuf>,
     /// The file's format, if its name does not say
@@ -118,33 +118,31 @@ fn send_all<P: PlainProducer>(args: &Args, sender: &mut Sender<P>) -> Result<(),
     if file == Path::new("-") {
         return send_lines(BufReader::new(std::io::stdin().lock()), args, sender);
     }
-    match args.format.map_or_else(|| Format::of(file), Ok)? {
-        Format::Jsonl => {
-            let input = std::fs::File::open(file).map_err(|error| SourceError::File { path: file.clone(), error })?;
-            send_lines(BufReader::with_capacity(1 << 20, input), args, sender)
-        }
-        Format::Csv => {
-            let columns = source::csv_columns(file)?;
-            let key = match &args.key_column {
-                None => None,
-                Some(name) => Some(
-                    columns
-                        .iter()
-                        .position(|(column, _)| column == name)
-                        .ok_or_else(|| SendError::Key(format!("no column {name:?} for the key")))?,
-                ),
-            };
-            source::csv_rows(file, &columns, |cells| {
-                let row: serde_json::Map<_, _> = columns
-                    .iter()
-                    .zip(cells)
-                    .map(|((name, _), cell)| (name.clone(), cell.to_json()))
-                    .collect();
-                let key = key.and_then(|at| cells.get(at)).and_then(text);
-                sender.send(key, serde_json::Value::Object(row).to_string().into_bytes())
-            })
-        }
-    }
+    let format = args.format.map_or_else(|| Format::of(file), Ok)?;
+    let Some(table) = format.as_table() else {
+        let input = std::fs::File::open(file).map_err(|error| SourceError::File { path: file.clone(), error })?;
+        return send_lines(BufReader::with_capacity(1 << 20, input), args, sender);
+    };
+    // Columns that are no scalars are not sent.
+    let columns = source::table_columns(file, table)?.known;
+    let key = match &args.key_column {
+        None => None,
+        Some(name) => Some(
+            columns
+                .iter()
+                .position(|(column, _)| column == name)
+                .ok_or_else(|| SendError::Key(format!("no column {name:?} for the key")))?,
+        ),
+    };
+    source::table_rows(file, table, &columns, |cells| {
+        let row: serde_json::Map<_, _> = columns
+            .iter()
+            .zip(cells)
+            .map(|((name, _), cell)| (name.clone(), cell.to_json()))
+            .collect();
+        let key = key.and_then(|at| cells.get(at)).and_then(text);
+        sender.send(key, serde_json::Value::Object(row).to_string().into_bytes())
+    })
 }
 
 fn text(cell: &Cell<'_>) -> Option<Vec<u8>> {

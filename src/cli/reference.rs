@@ -28,7 +28,7 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Makes a reference of a CSV or JSON-lines file, or of a topic's first records
+    /// Makes a reference of a CSV, Parquet or JSON-lines file, or of a topic's first records
     #[command(after_help = "Examples:
   leeway reference build --input train.csv --output reference.json
   leeway reference build --input train.jsonl --output reference.json --feature age=edges:18,30,50 --feature plan=categorical
@@ -49,7 +49,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct BuildArgs {
-    /// The training data: .csv or .jsonl
+    /// The training data: .csv, .parquet or .jsonl
     #[arg(long, value_name = "FILE", required_unless_present = "first")]
     input: Option<PathBuf>,
     /// Instead of a file: so many of the topic's first valid records, taken in turn from its partitions

@@ -51,7 +51,7 @@ pub(super) const FILTER: Rule<str> = Rule {
 };
 
 pub(super) const REFERENCE: Rule<str> = Rule {
-    allowed: "the path of a reference, CSV or JSON-lines file, or `first:N` with N from 1 on",
+    allowed: "the path of a reference, CSV, Parquet or JSON-lines file, or `first:N` with N from 1 on",
     accepts: |text| {
         !text.trim().is_empty()
             && text

@@ -12,6 +12,7 @@ use leeway_topology::binning::Binning;
 use leeway_topology::json::{Scalar, scan_object};
 use leeway_topology::reference::{Cell, ColumnType, ColumnTyper, Reference, ReferenceBuilder, ReferenceError, Warning};
 
+mod parquet;
 pub mod synthetic;
 pub mod topic;
 
@@ -22,6 +23,8 @@ pub enum Format {
     Csv,
     /// One JSON object a line.
     Jsonl,
+    /// Apache Parquet: columns of scalars.
+    Parquet,
 }
 
 /// Why rows cannot be read.
@@ -53,7 +56,26 @@ pub enum SourceError {
     },
 }
 
+/// A format with columns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// [`Format::Csv`].
+    Csv,
+    /// [`Format::Parquet`].
+    Parquet,
+}
+
 impl Format {
+    /// Itself, if it has columns; JSON-lines have fields, row by row.
+    #[must_use]
+    pub fn as_table(self) -> Option<Table> {
+        match self {
+            Self::Csv => Some(Table::Csv),
+            Self::Parquet => Some(Table::Parquet),
+            Self::Jsonl => None,
+        }
+    }
+
     /// By the file's name.
     ///
     /// # Errors
@@ -67,13 +89,10 @@ impl Format {
         match extension.as_str() {
             "csv" => Ok(Self::Csv),
             "jsonl" | "ndjson" | "jsonlines" => Ok(Self::Jsonl),
-            "parquet" => Err(SourceError::Format {
-                path: path.to_owned(),
-                fault: "Parquet is not read yet: convert it to CSV or JSON-lines".to_owned(),
-            }),
+            "parquet" | "pq" => Ok(Self::Parquet),
             _ => Err(SourceError::Format {
                 path: path.to_owned(),
-                fault: "its name does not say what it is: use .csv or .jsonl, or give --format".to_owned(),
+                fault: "its name does not say what it is: use .csv, .jsonl or .parquet, or give --format".to_owned(),
             }),
         }
     }
@@ -102,11 +121,64 @@ fn csv_fault(path: &Path, error: &csv::Error) -> SourceError {
     }
 }
 
-/// The columns of a CSV file with their types: its first reading.
+/// The columns of a table with their types.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// Those that may be features, in their order.
+    pub known: Vec<(String, ColumnType)>,
+    /// Those that are neither numbers, booleans nor texts, with what they are.
+    pub unsupported: Vec<(String, String)>,
+}
+
+impl Columns {
+    /// Refuses a column that is asked for and cannot be a feature.
+    ///
+    /// # Errors
+    /// Naming the column and its type.
+    pub fn refuse_unsupported<'n>(&self, path: &Path, wanted: impl IntoIterator<Item = &'n str>) -> Result<(), SourceError> {
+        let of_name = |name: &str| self.unsupported.iter().find(|(column, _)| column == name);
+        match wanted.into_iter().find_map(of_name) {
+            None => Ok(()),
+            Some((name, what)) => Err(SourceError::Format {
+                path: path.to_owned(),
+                fault: format!("column {name:?} is of type {what}: a feature is a number, a boolean or a text"),
+            }),
+        }
+    }
+}
+
+/// The columns of a CSV or Parquet file.
 ///
 /// # Errors
-/// When the file cannot be read or is no CSV.
-pub fn csv_columns(path: &Path) -> Result<Vec<(String, ColumnType)>, SourceError> {
+/// When the file cannot be read or is not of this format.
+pub fn table_columns(path: &Path, format: Table) -> Result<Columns, SourceError> {
+    match format {
+        Table::Csv => Ok(Columns {
+            known: csv_columns(path)?,
+            unsupported: Vec::new(),
+        }),
+        Table::Parquet => parquet::columns(path),
+    }
+}
+
+/// Visits the rows of a CSV or Parquet file, as cells of its columns.
+///
+/// # Errors
+/// When the file cannot be read or is not of this format, or the visit fails.
+pub fn table_rows<E: From<SourceError>>(
+    path: &Path,
+    format: Table,
+    columns: &[(String, ColumnType)],
+    visit: impl FnMut(&[Cell<'_>]) -> Result<(), E>,
+) -> Result<(), E> {
+    match format {
+        Table::Csv => csv_rows(path, columns, visit),
+        Table::Parquet => parquet::rows(path, columns, visit),
+    }
+}
+
+/// The columns of a CSV file with their types: its first reading.
+fn csv_columns(path: &Path) -> Result<Vec<(String, ColumnType)>, SourceError> {
     let mut reader = csv_reader(open(path)?).map_err(|error| SourceError::File {
         path: path.to_owned(),
         error,
@@ -127,11 +199,7 @@ pub fn csv_columns(path: &Path) -> Result<Vec<(String, ColumnType)>, SourceError
     Ok(names.into_iter().zip(types.into_iter().map(ColumnTyper::column_type)).collect())
 }
 
-/// Visits the rows of a CSV file, as cells of its columns.
-///
-/// # Errors
-/// When the file cannot be read or is no CSV, or the visit fails.
-pub fn csv_rows<E: From<SourceError>>(
+fn csv_rows<E: From<SourceError>>(
     path: &Path,
     columns: &[(String, ColumnType)],
     mut visit: impl FnMut(&[Cell<'_>]) -> Result<(), E>,
@@ -215,23 +283,25 @@ pub struct Built {
 /// # Errors
 /// When the file cannot be read, or no reference can be made of it.
 pub fn build_reference(path: &Path, format: Format, options: &BuildOptions) -> Result<Built, SourceError> {
-    match format {
-        Format::Csv => {
-            let columns = csv_columns(path)?;
-            let mut builder = options.builder(&columns).map_err(reference_error(path))?;
-            csv_rows(path, &columns, |cells| {
-                builder.push_row(cells.iter().copied());
-                Ok::<_, SourceError>(())
-            })?;
-            built(builder, 0).map_err(reference_error(path))
-        }
-        Format::Jsonl => build_of_json(path, options, |visit| {
+    let Some(table) = format.as_table() else {
+        return build_of_json(path, options, |visit| {
             file_lines(path, |line| {
                 visit(line);
                 Ok(())
             })
-        }),
-    }
+        });
+    };
+    let columns = table_columns(path, table)?;
+    columns.refuse_unsupported(path, options.overrides.iter().map(|(name, _)| name.as_str()))?;
+    let mut builder = options.builder(&columns.known).map_err(reference_error(path))?;
+    table_rows(path, table, &columns.known, |cells| {
+        builder.push_row(cells.iter().copied());
+        Ok::<_, SourceError>(())
+    })?;
+    let mut built = built(builder, 0).map_err(reference_error(path))?;
+    let unsupported = columns.unsupported.into_iter().map(|(name, what)| format!("{name} ({what})"));
+    built.left_out.extend(unsupported);
+    Ok(built)
 }
 
 /// Builds a reference from JSON objects. `name`: what errors call them.
