@@ -21,7 +21,7 @@ use leeway::task::Start;
 use leeway::telemetry::metrics::Metrics;
 use leeway_topology::processor::Monitor;
 use leeway_topology::reference::Reference;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::Pid;
 
 use crate::cluster::bootstrap;
@@ -60,9 +60,19 @@ fn sigkill_at_every_step_of_a_commit_loses_and_doubles_nothing() {
     let file = run.rows("rows.jsonl", 60_000, 11);
     let state = run.path("state");
     std::thread::scope(|scope| {
-        let sending = scope.spawn(|| run.produce(&file, Some(1500)));
+        // Each one waits for the session of the one before to end, and then needs some epochs: all of them well before the last row.
+        let sending = scope.spawn(|| run.produce(&file, Some(600)));
         for step in STEPS {
-            let status = child(&run, &state, step, Signal::SIGKILL).status().expect("it starts");
+            let mut worker = Zombie(child(&run, &state, step, Signal::SIGKILL).spawn().expect("it starts"));
+            let mut status = None;
+            wait_for(
+                || {
+                    status = worker.0.try_wait().expect("a status");
+                    status.is_some()
+                },
+                &format!("the end at {step}"),
+            );
+            let status = status.expect("it ended");
             assert_eq!(
                 status.signal(),
                 Some(Signal::SIGKILL as i32),
@@ -128,7 +138,7 @@ fn worker_that_stops_inside_a_transaction_holds_readers_back_for_its_timeout_and
     assert_eq!(run.verify().records, 120_000);
 }
 
-/// A process that was stopped, not killed. Killed when dropped.
+/// A process that may be stopped. Killed when dropped.
 struct Zombie(Child);
 
 impl Zombie {
@@ -187,7 +197,8 @@ fn end_as_told(settings: &str) {
     let passed = Arc::new(AtomicU32::new(0));
     let at = move |name: String| {
         if name == step && passed.fetch_add(1, Ordering::Relaxed) + 1 == PASSES {
-            kill(Pid::this(), signal).expect("this process");
+            // To this thread: sent to the process, another thread may take it, and this one goes on for a moment.
+            raise(signal).expect("this thread");
         }
     };
     let (of_transaction, of_thread) = (at.clone(), at);
