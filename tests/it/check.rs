@@ -234,7 +234,7 @@ fn what_is_wrong_is_said_in_words() {
         (["train.csv", "today.csv", "--drift", "0.05"], 2, "drift = 0.05"),
         (["train.csv", "today.csv", "--feature", "ages=uniform:5"], 1, "ages"),
         (["train.csv", "gone.csv", "--drift", "0.3"], 1, "gone.csv"),
-        (["train.csv", "x.parquet", "--drift", "0.3"], 1, "convert it to CSV or JSON-lines"),
+        (["train.csv", "x.parquet", "--drift", "0.3"], 1, "x.parquet: EOF: Parquet file too small"),
     ] {
         let [reference, current, flag, value] = arguments;
         let (code, stderr) = said(&["--reference", reference, "--current", current, flag, value]);
