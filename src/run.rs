@@ -311,20 +311,21 @@ fn capture<B: Broker>(broker: &B, application_id: &str, records: u64, topic: &st
 
 /// Tries until Kafka is there and has what is needed, says once that it is not, and gives up after [`STARTUP_TIMEOUT`].
 fn wait_for_kafka<T>(mut attempt: impl FnMut() -> Result<T, StartError>) -> anyhow::Result<T> {
-    let begun = Instant::now();
     let (mut pause, longest) = BACKOFF;
     let (mut told, mut waiting) = (false, false);
+    let mut unavailable_since = None;
     loop {
         match attempt() {
-            // As long as it takes.
+            // As long as it takes; and Kafka has answered.
             Err(error @ StartError::TooFewRecords { .. }) => {
+                unavailable_since = None;
                 if !waiting {
                     warn!(%error, "waiting for records");
                     waiting = true;
                 }
                 std::thread::sleep(longest);
             }
-            Err(error) if error.is_unavailable() && begun.elapsed() < STARTUP_TIMEOUT => {
+            Err(error) if error.is_unavailable() && unavailable_since.get_or_insert_with(Instant::now).elapsed() < STARTUP_TIMEOUT => {
                 if !told {
                     warn!(%error, "Kafka cannot be reached; waiting for it");
                     told = true;
