@@ -181,7 +181,7 @@ mod tests {
                         id.write_batch(&values, None, None)
                     }
                     ColumnWriter::BoolColumnWriter(member) => {
-                        let values: Vec<bool> = (0..part.len()).map(|row| (first + row) % 2 == 0).collect();
+                        let values: Vec<bool> = (0..part.len()).map(|row| (first + row).is_multiple_of(2)).collect();
                         member.write_batch(&values, None, None)
                     }
                     ColumnWriter::Int32ColumnWriter(cents) => {

@@ -94,16 +94,6 @@ fn verify_whole_topic(run: &Run, references: &References) -> usize {
     found.len()
 }
 
-fn audited(run: &Run, events: usize) {
-    let audit = output(&mut run.audit());
-    let report: Value = serde_json::from_slice(&audit.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&audit.stderr)));
-    assert_eq!(
-        (audit.status.code(), &report["found_events"], &report["later_events"]),
-        (Some(0), &Value::from(events), &Value::from(0)),
-        "{report}"
-    );
-}
-
 #[test]
 fn window_of_the_whole_topic_is_that_of_the_model_whatever_dies() {
     let mut run = Run::new("global");
@@ -134,7 +124,7 @@ fn window_of_the_whole_topic_is_that_of_the_model_whatever_dies() {
     let global = verify_whole_topic(&run, &References::from([named(&run.reference)]));
     eprintln!("{verified:?}, and {global} events of the whole topic");
     assert!(global > 2000, "{global}");
-    audited(&run, verified.events + global);
+    run.expect_right_audit(verified.events + global);
 }
 
 #[test]
@@ -194,7 +184,7 @@ fn reference_published_under_load_is_taken_over_once_by_each_partition_and_by_th
     let partitions = run.verify_with_changes(&references);
     eprintln!("{partitions} events of partitions and {global} of the whole topic");
     assert_eq!(partitions + global, events.len());
-    audited(&run, events.len());
+    run.expect_right_audit(events.len());
 }
 
 #[test]
@@ -220,5 +210,5 @@ fn partitions_that_are_added_while_workers_run_are_read_and_checked() {
         .count();
     eprintln!("{verified:?}, {added} of them of new partitions, and {global} of the whole topic");
     assert!(added > 0);
-    audited(&run, verified.events + global);
+    run.expect_right_audit(verified.events + global);
 }

@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::cluster::bootstrap;
 use crate::kafka::{create_topic, positions, read_committed, unique};
-use crate::leeway::{Worker, leeway, succeed};
+use crate::leeway::{Worker, leeway, output, succeed};
 use crate::verify::{Expectation, TIME_FIELD, Verified, WindowKind, verify, verify_with_changes};
 
 pub(crate) const PARTITIONS: i32 = 6;
@@ -280,6 +280,17 @@ impl Run {
             ])
             .args(["--topic", &self.topic, "--events-topic", &self.events]);
         command
+    }
+
+    /// `leeway audit` finds so many events, and nothing wrong with them.
+    pub(crate) fn expect_right_audit(&self, events: usize) {
+        let audit = output(&mut self.audit());
+        let report: Value = serde_json::from_slice(&audit.stdout).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&audit.stderr)));
+        assert_eq!(
+            (audit.status.code(), &report["found_events"], &report["later_events"]),
+            (Some(0), &Value::from(events), &Value::from(0)),
+            "{report}"
+        );
     }
 
     pub(crate) fn verify(&self) -> Verified {

@@ -9,7 +9,6 @@ use serde_json::Value;
 
 use crate::cluster::bootstrap;
 use crate::kafka::{Handmade, produce, read_committed, wait_until_consumed};
-use crate::leeway::output;
 use crate::run::{PARTITIONS, PATIENCE, Run, wait_for};
 use crate::verify::{TIME_FIELD, WindowKind};
 
@@ -114,11 +113,5 @@ fn time_windows_are_those_of_the_model_whatever_dies() {
     let verified = run.verify();
     eprintln!("{verified:?}");
     assert!(verified.events > 1000, "{verified:?}");
-    let audit = output(&mut run.audit());
-    let report: Value = serde_json::from_slice(&audit.stdout).expect("JSON");
-    assert_eq!(
-        (audit.status.code(), &report["found_events"]),
-        (Some(0), &Value::from(verified.events)),
-        "{report}"
-    );
+    run.expect_right_audit(verified.events);
 }

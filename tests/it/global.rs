@@ -19,16 +19,6 @@ use leeway_topology::reference::{Cell, ColumnType, Reference, ReferenceBuilder};
 use crate::audit::{forged_topics, place_of};
 use crate::world::{APPLICATION, EVERY, Instance, REPARTITION, World};
 
-const BOTH: Scopes = Scopes {
-    partition: true,
-    global: true,
-};
-
-const ONLY_GLOBAL: Scopes = Scopes {
-    partition: false,
-    global: true,
-};
-
 fn world(partitions: u32, scopes: Scopes) -> World {
     let mut world = World::new(partitions);
     let mut monitor = (*world.monitor).clone();
@@ -86,7 +76,7 @@ fn worked(scopes: Scopes) -> World {
 
 #[test]
 fn whole_topic_is_checked_once_after_each_pane_whoever_merges() {
-    let world = world(3, BOTH);
+    let world = world(3, Scopes::BOTH);
     let mut one = world.start("one");
     let mut two = world.start("two");
     for round in 0..4 {
@@ -111,7 +101,7 @@ fn whole_topic_is_checked_once_after_each_pane_whoever_merges() {
 
 #[test]
 fn tampered_pane_and_missing_event_of_the_whole_topic_are_found() {
-    let world = worked(BOTH);
+    let world = worked(Scopes::BOTH);
     let is_global = |event: &OutRecord| DriftEvent::from_json(event.value.as_deref().expect("a value")).expect("an event").scope == Scope::Global;
     let missing = forged_topics(&world, &["in", "drift-events", REPARTITION], |topic, records| {
         if topic == "drift-events" {
@@ -157,7 +147,7 @@ fn versions(events: &[DriftEvent]) -> Vec<String> {
 
 #[test]
 fn new_reference_is_taken_over_after_a_check_without_a_restart_and_the_audit_follows() {
-    for scopes in [Scopes::default(), BOTH, ONLY_GLOBAL] {
+    for scopes in [Scopes::default(), Scopes::BOTH, Scopes::GLOBAL] {
         let world = world(2, scopes);
         let mut published = (*world.references).clone();
         let references = Arc::new(LiveReferences::new(published.clone()));
@@ -245,7 +235,7 @@ fn owner(world: &World, topic: &str) -> String {
 
 #[test]
 fn task_waits_for_a_reference_that_is_not_known_here_yet_and_is_not_ready_meanwhile() {
-    let world = world(1, BOTH);
+    let world = world(1, Scopes::BOTH);
     let mut published = (*world.references).clone();
     let known = ["one", "two"].map(|process| (process, Arc::new(LiveReferences::new(published.clone()))));
     let mut instances = known.clone().map(|(process, references)| start_with(&world, process, &references));

@@ -122,15 +122,9 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
     } else {
         coverage.count("count windows");
         let scopes = match random.random_range(0..4) {
-            0 => Scopes {
-                partition: false,
-                global: true,
-            },
-            1 => Scopes {
-                partition: true,
-                global: true,
-            },
-            _ => Scopes::default(),
+            0 => Scopes::GLOBAL,
+            1 => Scopes::BOTH,
+            _ => Scopes::PARTITION,
         };
         if scopes.global {
             coverage.count("scope global");

@@ -32,7 +32,12 @@ const POOL: usize = 200;
 const REFERENCE: u64 = 10_000;
 
 fn main() {
-    let mut arguments = std::env::args().skip(1).map(|argument| argument.parse::<u64>().unwrap());
+    let mut arguments = std::env::args().skip(1).map(|argument| {
+        argument.parse::<u64>().unwrap_or_else(|_| {
+            eprintln!("calibrate takes a seed and a number of checks, both whole numbers, and not {argument:?}");
+            std::process::exit(2)
+        })
+    });
     let run = Run {
         seed: arguments.next().unwrap_or(1),
         checks: arguments.next().unwrap_or(4000),

@@ -53,14 +53,27 @@ pub struct Scopes {
 
 impl Default for Scopes {
     fn default() -> Self {
-        Self {
-            partition: true,
-            global: false,
-        }
+        Self::PARTITION
     }
 }
 
 impl Scopes {
+    /// Each partition for itself.
+    pub const PARTITION: Self = Self {
+        partition: true,
+        global: false,
+    };
+    /// The whole topic.
+    pub const GLOBAL: Self = Self {
+        partition: false,
+        global: true,
+    };
+    /// Both.
+    pub const BOTH: Self = Self {
+        partition: true,
+        global: true,
+    };
+
     /// Whether this scope is one of them.
     #[must_use]
     pub fn has(self, scope: Scope) -> bool {

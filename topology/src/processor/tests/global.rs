@@ -4,16 +4,6 @@ use super::*;
 use crate::event::Scope;
 use crate::repartition::{Content, CountPane, ShippedPane};
 
-const BOTH: Scopes = Scopes {
-    partition: true,
-    global: true,
-};
-
-const ONLY_GLOBAL: Scopes = Scopes {
-    partition: false,
-    global: true,
-};
-
 fn watched(scopes: Scopes, size: u64, every: u64, min_samples: u64) -> Monitor {
     Monitor {
         scopes,
@@ -45,7 +35,7 @@ fn panes(input: &mut TestDriver, partition: i32, values: impl IntoIterator<Item 
 
 #[test]
 fn each_whole_pane_is_shipped_once_whether_a_check_is_due_or_not() {
-    let (mut input, _) = drivers(&watched(BOTH, 6, 2, 6), [x_reference()]);
+    let (mut input, _) = drivers(&watched(Scopes::BOTH, 6, 2, 6), [x_reference()]);
     let output = input.pipe_values(P0, Timestamp(1000), xs([1; 7])).unwrap();
     assert_eq!(outline(&output.events), [("x", 6), ("*", 6)]);
     let numbers: Vec<_> = output
@@ -65,7 +55,7 @@ fn each_whole_pane_is_shipped_once_whether_a_check_is_due_or_not() {
 
 #[test]
 fn panes_of_all_partitions_make_one_window_that_is_checked_after_each() {
-    let (mut input, mut global) = drivers(&watched(ONLY_GLOBAL, 4, 2, 4), [x_reference()]);
+    let (mut input, mut global) = drivers(&watched(Scopes::GLOBAL, 4, 2, 4), [x_reference()]);
     let mut shipped = panes(&mut input, 3, [-1, -1]);
     shipped.extend(panes(&mut input, 8, [1, 1]));
     shipped.extend(panes(&mut input, 8, [1, 1]));
@@ -88,7 +78,7 @@ fn panes_of_all_partitions_make_one_window_that_is_checked_after_each() {
 
 #[test]
 fn where_only_the_whole_topic_is_watched_partitions_tell_nothing_and_still_change_their_reference() {
-    let (mut input, _) = drivers(&watched(ONLY_GLOBAL, 4, 2, 2), [x_reference()]);
+    let (mut input, _) = drivers(&watched(Scopes::GLOBAL, 4, 2, 2), [x_reference()]);
     let before = input.pipe_values(P0, Timestamp(0), xs([1; 2])).unwrap();
     input.publish(later_reference()).unwrap();
     let after = input.pipe_values(P0, Timestamp(0), xs([1; 4])).unwrap();
@@ -111,8 +101,8 @@ fn where_only_the_whole_topic_is_watched_partitions_tell_nothing_and_still_chang
 #[test]
 fn later_reference_starts_the_window_anew_and_panes_of_the_earlier_one_are_left_out() {
     let references = [x_reference(), later_reference()];
-    let (mut slow, mut global) = drivers(&watched(BOTH, 4, 2, 4), [x_reference()]);
-    let (mut fast, _) = drivers(&watched(BOTH, 4, 2, 4), references.clone());
+    let (mut slow, mut global) = drivers(&watched(Scopes::BOTH, 4, 2, 4), [x_reference()]);
+    let (mut fast, _) = drivers(&watched(Scopes::BOTH, 4, 2, 4), references.clone());
     global.publish(later_reference()).unwrap();
 
     let old = panes(&mut slow, 0, [1; 4]);
@@ -141,14 +131,14 @@ fn later_reference_starts_the_window_anew_and_panes_of_the_earlier_one_are_left_
 
 #[test]
 fn reference_that_comes_back_is_the_later_one() {
-    let (mut input, mut global) = drivers(&watched(BOTH, 4, 2, 4), [x_reference(), later_reference()]);
+    let (mut input, mut global) = drivers(&watched(Scopes::BOTH, 4, 2, 4), [x_reference(), later_reference()]);
     let between = panes(&mut input, 0, [1; 2]);
     input.publish(x_reference()).unwrap();
     let back = panes(&mut input, 1, [1; 4]);
     let events = global.pipe_panes(P0, between.iter().chain(&back)).unwrap().events;
     assert_eq!(outline(&events), [("x", 6), ("*", 6)]);
     // What was cut by it before counts as well.
-    let (mut before, _) = drivers(&watched(BOTH, 4, 2, 4), [x_reference()]);
+    let (mut before, _) = drivers(&watched(Scopes::BOTH, 4, 2, 4), [x_reference()]);
     let early = panes(&mut before, 2, [-1; 2]);
     let events = global.pipe_panes(P0, between.iter().chain(&early)).unwrap().events;
     assert_eq!(outline(&events), [("x", 8), ("*", 8)]);
@@ -157,8 +147,8 @@ fn reference_that_comes_back_is_the_later_one() {
 
 #[test]
 fn pane_waits_for_a_reference_that_is_not_known_yet() {
-    let (mut input, _) = drivers(&watched(BOTH, 4, 2, 2), [x_reference()]);
-    let (_, mut global) = drivers(&watched(BOTH, 4, 2, 2), []);
+    let (mut input, _) = drivers(&watched(Scopes::BOTH, 4, 2, 2), [x_reference()]);
+    let (_, mut global) = drivers(&watched(Scopes::BOTH, 4, 2, 2), []);
     let shipped = panes(&mut input, 0, [1; 2]);
     let waiting = Disposition::Waiting {
         monitor: "m".into(),
@@ -177,19 +167,19 @@ fn what_is_no_pane_of_this_configuration_is_a_dead_letter_with_its_reason() {
             other => panic!("{other:?}"),
         }
     };
-    let (mut input, mut global) = drivers(&watched(BOTH, 4, 2, 2), [x_reference()]);
+    let (mut input, mut global) = drivers(&watched(Scopes::BOTH, 4, 2, 2), [x_reference()]);
     let shipped = panes(&mut input, 0, [1; 2]);
-    let resized = reason(watched(BOTH, 8, 2, 2), &shipped);
+    let resized = reason(watched(Scopes::BOTH, 8, 2, 2), &shipped);
     assert!(resized.contains("cut for a window of 4/2 records, now it is 8/2"), "{resized}");
 
     let mut damaged = shipped.clone();
     let Content::Count(CountPane { pane, .. }) = &mut damaged[0].content;
     pane.histogram = Histogram::new(&Layout::new([3]));
-    let empty = reason(watched(BOTH, 4, 2, 2), &damaged);
+    let empty = reason(watched(Scopes::BOTH, 4, 2, 2), &damaged);
     assert!(empty.contains("it holds 0 records, a whole pane has 2"), "{empty}");
     let Content::Count(CountPane { pane, .. }) = &mut damaged[0].content;
     pane.histogram = Histogram::new(&Layout::new([9]));
-    let wide = reason(watched(BOTH, 4, 2, 2), &damaged);
+    let wide = reason(watched(Scopes::BOTH, 4, 2, 2), &damaged);
     assert!(wide.contains("has 11 counters, its reference asks for 5"), "{wide}");
 
     let mut foreign = shipped;
@@ -212,7 +202,7 @@ proptest! {
         records in prop::collection::vec((0_i32..3, -2_i64..3), 1..120),
         crashes in prop::collection::vec(0_usize..60, 0..5),
     ) {
-        let monitor = watched(ONLY_GLOBAL, every * panes_per_window, every, min_samples);
+        let monitor = watched(Scopes::GLOBAL, every * panes_per_window, every, min_samples);
         let (mut input, mut global) = drivers(&monitor, [x_reference()]);
         let mut shipped = Vec::new();
         let mut cut: Vec<[u64; 2]> = Vec::new();
