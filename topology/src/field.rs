@@ -71,6 +71,15 @@ pub enum Field {
 }
 
 impl Field {
+    /// As it is written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Name(name) => name,
+            Self::Pointer(pointer) => pointer.as_str(),
+        }
+    }
+
     /// The names and indices on the way, from the top; there is at least one.
     #[must_use]
     pub fn tokens(&self) -> Vec<String> {

@@ -12,6 +12,8 @@
 //!
 //! What cannot be subtracted, the first and last offset and the smallest and largest timestamp, is kept apart in a [`Span`].
 
+use std::sync::Arc;
+
 use bincode::de::Decoder;
 use bincode::de::read::Reader as _;
 use bincode::error::DecodeError;
@@ -29,7 +31,8 @@ pub const RECORDS_MAX: u64 = u32::MAX as u64;
 /// Where each feature's bins stand in the block.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layout {
-    features: Vec<Place>,
+    /// Shared: a monitor may have a window for each of a million segments.
+    features: Arc<[Place]>,
     counters: usize,
 }
 

@@ -2,20 +2,25 @@
 //!
 //! [`DriftProcessor`] keeps all monitors of one input topic for one partition, [`GlobalProcessor`] the windows of whole topics that come to one
 //! partition of the repartition topic. Between two calls of [`Processor::flush`] it changes memory only;
-//! `flush` gives the changed keys with whole values. It never performs input or output and never looks at a clock.
+//! `flush` gives the changed keys with whole values. It reads the store, writes nothing, and never looks at a clock.
 
 mod drift_processor;
 mod global_processor;
+mod measure;
 mod missing;
 mod monitor;
+mod monitor_windows;
 mod monitored_window;
+mod place;
 mod references;
+mod segments;
 
 pub use drift_processor::DriftProcessor;
 pub use global_processor::GlobalProcessor;
-pub use monitor::{InvalidMonitor, Monitor, Scopes};
+pub use monitor::{InvalidMonitor, MAX_SEGMENTS_MAX, Monitor, Scopes};
 pub use monitored_window::{Irregular, MonitoredWindow, Windowing};
 pub use references::{Publication, PublishedReferences, References};
+pub use segments::{CacheBudget, REST};
 
 use std::sync::Arc;
 
@@ -24,7 +29,7 @@ use crate::ids::{RecordNumber, Timestamp};
 use crate::record::{InputRecord, Missing, Rejected};
 use crate::reference::ReferenceError;
 use crate::repartition::ShippedPane;
-use crate::state::{Put, StateError};
+use crate::state::{Put, ReadStore, StateError};
 
 /// What became of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,11 +80,23 @@ pub struct Outputs {
 
 /// A sub-topology's processor for one partition.
 pub trait Processor: Send {
-    /// Takes the next record of the partition, in offset order.
-    fn process(&mut self, record: &InputRecord<'_>) -> Disposition;
+    /// Takes the next record of the partition, in offset order. `store` holds what was flushed and applied: windows that are not in memory are read
+    /// from there.
+    ///
+    /// # Errors
+    /// When the store fails, or a window in it cannot be used: the processor's memory means nothing then.
+    fn process(&mut self, record: &InputRecord<'_>, store: &dyn ReadStore) -> Result<Disposition, StateError>;
 
-    /// Makes the checks that are due after the last record and appends what they give. Apart from `process` so that the runtime can time it.
-    fn check(&mut self, out: &mut Outputs);
+    /// Whether [`Self::check`] is to be called before the next record: after the last one, or since a processor with segments was opened in the
+    /// middle of what it left.
+    fn is_check_due(&self) -> bool;
+
+    /// Makes checks that are due after the last record and appends what they give. Many segments' are made some at a time, so that what they give
+    /// fits in an epoch: while [`Self::is_check_due`] says so, it is to be called again, also after a flush in between.
+    ///
+    /// # Errors
+    /// As of [`Self::process`].
+    fn check(&mut self, store: &dyn ReadStore, out: &mut Outputs) -> Result<(), StateError>;
 
     /// The partition is idle at its end: time windows close of the monitors for which that counts. Says whether [`Self::check`] is due.
     fn close_idle(&mut self, counts_for: &dyn Fn(&Monitor) -> bool) -> bool;
@@ -90,14 +107,23 @@ pub trait Processor: Send {
     /// Appends every key that changed since the last flush, with its whole value.
     fn flush(&mut self, puts: &mut Vec<Put>);
 
+    /// The store has what the last flush gave: it may be read from there again.
+    fn applied(&mut self);
+
+    /// Bytes that the next flush will give, about: as far as segments make them many.
+    fn unflushed_bytes(&self) -> usize;
+
     /// The number of valid records so far: of the monitor that has seen most.
     fn record_number(&self) -> RecordNumber;
 
     /// The largest event time seen, if any record had one.
     fn stream_time(&self) -> Option<Timestamp>;
 
-    /// Its windows, for queries.
+    /// Its windows that are in memory, for queries: those of all segments are not.
     fn windows(&self) -> Vec<&MonitoredWindow>;
+
+    /// Visits the monitors that have segments: how many live.
+    fn visit_segments(&self, visit: &mut dyn FnMut(&str, usize));
 
     /// The self-check after a restore: for each window, pane and feature the bins (`other` and missing included) add up to the records.
     ///

@@ -25,13 +25,19 @@ pub struct Put {
     pub value: Option<Vec<u8>>,
 }
 
-/// The state of one task, as a processor reads it when it opens.
+/// The state of one task, as a processor reads it: when it opens, and where it has not all of it in memory.
 pub trait ReadStore {
     /// The value of a key, if it is there.
     ///
     /// # Errors
     /// When the store cannot be read.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError>;
+
+    /// Hands every key that begins with `prefix`, and its value, to `visit`, in key order. `visit` must not call the store.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StateError>;
 }
 
 /// Why a task's state cannot be used.
@@ -73,39 +79,73 @@ pub enum KeyKind {
     TimeWindow = 3,
     /// As [`Self::Window`], of scope `global`.
     GlobalWindow = 4,
+    /// What all segments of a monitor have together.
+    Segments = 5,
 }
 
 /// Key of a window's head: `monitor` and `segment` (empty: no segmentation).
 #[must_use]
 pub fn window_key(monitor: &str, segment: &str) -> Key {
-    let mut key = vec![KeyKind::Window as u8];
-    put_component(&mut key, monitor);
-    put_component(&mut key, segment);
-    key
+    head_key(KeyKind::Window, monitor, segment)
 }
 
 /// Key of the head of time windows, as [`window_key`].
 #[must_use]
 pub fn time_window_key(monitor: &str, segment: &str) -> Key {
-    let mut key = window_key(monitor, segment);
-    key[0] = KeyKind::TimeWindow as u8;
-    key
+    head_key(KeyKind::TimeWindow, monitor, segment)
 }
 
 /// Key of the head of a window of scope `global`, as [`window_key`].
 #[must_use]
 pub fn global_window_key(monitor: &str, segment: &str) -> Key {
-    let mut key = window_key(monitor, segment);
-    key[0] = KeyKind::GlobalWindow as u8;
+    head_key(KeyKind::GlobalWindow, monitor, segment)
+}
+
+/// Key of the head of a window.
+#[must_use]
+pub fn head_key(kind: KeyKind, monitor: &str, segment: &str) -> Key {
+    let mut key = heads_prefix(kind, monitor);
+    put_component(&mut key, segment);
     key
+}
+
+/// Key of what all segments of a monitor have together.
+#[must_use]
+pub fn segments_key(monitor: &str) -> Key {
+    let mut key = vec![KeyKind::Segments as u8];
+    put_component(&mut key, monitor);
+    key
+}
+
+/// What the keys of the heads of all of a monitor's windows begin with: [`window_key`], [`time_window_key`] or [`global_window_key`] without its
+/// segment.
+#[must_use]
+pub fn heads_prefix(kind: KeyKind, monitor: &str) -> Key {
+    let mut key = vec![kind as u8];
+    put_component(&mut key, monitor);
+    key
+}
+
+/// What the keys of all panes of a segment begin with.
+#[must_use]
+pub fn panes_prefix(monitor: &str, segment: &str) -> Key {
+    let mut key = vec![KeyKind::Pane as u8];
+    put_component(&mut key, monitor);
+    put_component(&mut key, segment);
+    key
+}
+
+/// The segment of a head's or a pane's key.
+#[must_use]
+pub fn segment_of(key: &[u8]) -> Option<String> {
+    let (_, rest) = take_component(key.get(1..)?)?;
+    Some(take_component(rest)?.0)
 }
 
 /// Key of one pane. `feature` is empty for a pane that holds all of the monitor's features; `slot` is its place in the ring.
 #[must_use]
 pub fn pane_key(monitor: &str, segment: &str, feature: &str, slot: u32) -> Key {
-    let mut key = vec![KeyKind::Pane as u8];
-    put_component(&mut key, monitor);
-    put_component(&mut key, segment);
+    let mut key = panes_prefix(monitor, segment);
     put_component(&mut key, feature);
     key.extend_from_slice(&slot.to_be_bytes());
     key
@@ -170,6 +210,23 @@ pub struct TimeWindowHead {
     pub summary: Option<Status>,
 }
 
+/// What all segments of a monitor have together, under [`segments_key`]. Each has its window's head and panes beside.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct SegmentsHead {
+    /// The fields whose values make a segment, as they were configured.
+    pub segment_by: Vec<String>,
+    /// The last valid record, whatever its segment.
+    pub record_number: RecordNumber,
+    /// The largest event time of a valid record, whatever its segment.
+    pub stream_time: Option<Timestamp>,
+    /// The first event time: from there on those segments are idle that had their last record before.
+    pub first_stream_time: Option<Timestamp>,
+    /// The reference that the next record is binned by; `None` in scope `global`, where each pane says.
+    pub reference_version: Option<Arc<str>>,
+    /// Segments that live: one that is lost is noticed.
+    pub segments: u64,
+}
+
 /// What is kept of one feature beside its counts.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct FeatureHead {
@@ -222,6 +279,11 @@ impl fmt::Display for KeyText<'_> {
                 write!(f, "{what} of monitor {}", monitor.escape_debug())?;
                 return named(f, "segment", &segment);
             }
+            if *kind == KeyKind::Segments as u8
+                && let Some((monitor, [])) = take_component(rest)
+            {
+                return write!(f, "segments of monitor {}", monitor.escape_debug());
+            }
             if *kind == KeyKind::Pane as u8
                 && let Some((monitor, rest)) = take_component(rest)
                 && let Some((segment, rest)) = take_component(rest)
@@ -263,6 +325,7 @@ mod tests {
             KeyText(&pane_key("a\0b", "s", "f\n", 256)).to_string(),
             r"pane of monitor a\0b, segment s, feature f\n, slot 256"
         );
+        assert_eq!(KeyText(&segments_key("default")).to_string(), "segments of monitor default");
         assert_eq!(KeyText(&[9, 1]).to_string(), "[09, 01]");
         assert_eq!(KeyText(&[2, 0, 0]).to_string(), "[02, 00, 00]");
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::event::DriftEvent;
 use crate::ids::{Offset, Partition, Timestamp};
-use crate::processor::{Disposition, DriftProcessor, GlobalProcessor, Monitor, Outputs, Processor, PublishedReferences};
+use crate::processor::{CacheBudget, Disposition, DriftProcessor, GlobalProcessor, Monitor, Outputs, Processor, PublishedReferences};
 use crate::record::InputRecord;
 use crate::reference::{Reference, ReferenceError};
 use crate::repartition::ShippedPane;
@@ -42,6 +42,14 @@ impl ReadStore for InMemoryStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         Ok(self.values.get(key).cloned())
     }
+
+    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StateError> {
+        let from_there_on = self.values.range(prefix.to_vec()..);
+        for (key, value) in from_there_on.take_while(|(key, _)| key.starts_with(prefix)) {
+            visit(key, value);
+        }
+        Ok(())
+    }
 }
 
 /// What came of piped records.
@@ -61,6 +69,7 @@ pub struct TestDriver {
     application_id: String,
     monitors: Vec<Arc<Monitor>>,
     references: PublishedReferences,
+    budget: Arc<CacheBudget>,
     tasks: BTreeMap<Partition, Task>,
 }
 
@@ -100,8 +109,16 @@ impl TestDriver {
             application_id: application_id.to_owned(),
             monitors,
             references,
+            budget: CacheBudget::unbounded(),
             tasks: BTreeMap::new(),
         }
+    }
+
+    /// The same with so much memory for the windows of segments; what is more is read from the store.
+    #[must_use]
+    pub fn with_cache(mut self, max_bytes: usize) -> Self {
+        self.budget = CacheBudget::new(max_bytes);
+        self
     }
 
     /// Pipes records into a partition, making each check when it is due.
@@ -110,21 +127,26 @@ impl TestDriver {
     /// When the partition's state cannot be opened.
     pub fn pipe<'r>(&mut self, partition: Partition, records: impl IntoIterator<Item = InputRecord<'r>>) -> Result<Output, StateError> {
         let task = self.open(partition)?;
-        let mut output = Output::default();
+        let (mut out, mut dispositions) = (Outputs::default(), Vec::new());
         if let Some(processor) = &mut task.processor {
+            // What it was opened in the middle of.
+            while processor.is_check_due() {
+                processor.check(&task.store, &mut out)?;
+            }
             for record in records {
-                let disposition = processor.process(&record);
+                let disposition = processor.process(&record, &task.store)?;
                 task.position = record.offset.next();
-                if disposition.is_check_due() {
-                    let mut out = Outputs::default();
-                    processor.check(&mut out);
-                    output.events.append(&mut out.events);
-                    output.panes.append(&mut out.panes);
+                while processor.is_check_due() {
+                    processor.check(&task.store, &mut out)?;
                 }
-                output.dispositions.push(disposition);
+                dispositions.push(disposition);
             }
         }
-        Ok(output)
+        Ok(Output {
+            dispositions,
+            events: out.events,
+            panes: out.panes,
+        })
     }
 
     /// Pipes values into a partition: from its position on, with `first_ms` and one millisecond more each as timestamps.
@@ -177,7 +199,9 @@ impl TestDriver {
         if let Some(processor) = &mut task.processor
             && processor.close_idle(&|_| true)
         {
-            processor.check(&mut out);
+            while processor.is_check_due() {
+                processor.check(&task.store, &mut out)?;
+            }
         }
         Ok(Output {
             dispositions: Vec::new(),
@@ -204,6 +228,7 @@ impl TestDriver {
                 let mut puts = Vec::new();
                 processor.flush(&mut puts);
                 task.store.apply(puts);
+                processor.applied();
                 task.committed = task.position;
             }
         }
@@ -242,14 +267,22 @@ impl TestDriver {
             committed: Offset(0),
         });
         if task.processor.is_none() {
-            let (application_id, monitors, store) = (&self.application_id, &self.monitors, &task.store);
+            let (application_id, monitors, budget, store) = (&self.application_id, &self.monitors, &self.budget, &task.store);
             let processor: Box<dyn Processor> = match self.reads {
-                Reads::Input => Box::new(DriftProcessor::open(application_id, partition, monitors, &self.references, store)?),
+                Reads::Input => Box::new(DriftProcessor::open(
+                    application_id,
+                    partition,
+                    monitors,
+                    &self.references,
+                    budget,
+                    store,
+                )?),
                 Reads::Repartition => Box::new(GlobalProcessor::open(
                     application_id,
                     partition,
                     monitors,
                     Arc::new(self.references.clone()),
+                    budget,
                     store,
                 )?),
             };

@@ -154,14 +154,14 @@ impl CountWindow {
     #[must_use]
     pub fn live_panes(self, k: RecordNumber, start: RecordNumber) -> Range<PaneNumber> {
         let end = k.0.div_ceil(self.every);
-        let first = (start.0 / self.every).max(end.saturating_sub(self.panes()));
-        PaneNumber(first)..PaneNumber(end)
+        let first = if k > start { start.0 / self.every } else { end };
+        PaneNumber(first.max(end.saturating_sub(self.panes())))..PaneNumber(end)
     }
 
-    /// Records of a pane after record `k`, for a pane that has begun.
+    /// Records of a pane after record `k`, for a pane that has begun, in a window that started after record `start`.
     #[must_use]
-    pub fn records_of(self, pane: PaneNumber, k: RecordNumber) -> u64 {
-        (k.0 - pane.0 * self.every).min(self.every)
+    pub fn records_of(self, pane: PaneNumber, k: RecordNumber, start: RecordNumber) -> u64 {
+        k.0.min((pane.0 + 1) * self.every) - start.0.max(pane.0 * self.every)
     }
 
     /// The slots of the ring: 0 up to this.
@@ -222,10 +222,9 @@ pub struct SlidingWindow {
 }
 
 impl SlidingWindow {
-    /// An empty window that starts after record `start`, which is a multiple of `every`.
+    /// An empty window that starts after record `start`. Where that is no multiple of `every` its first pane has fewer records.
     #[must_use]
     pub fn new(settings: CountWindow, layout: Layout, start: RecordNumber) -> Self {
-        debug_assert!(start.0.is_multiple_of(settings.every));
         let total = Histogram::new(&layout);
         Self {
             settings,
@@ -241,7 +240,7 @@ impl SlidingWindow {
     #[must_use]
     pub fn restore(settings: CountWindow, layout: Layout, start: RecordNumber, k: RecordNumber, panes: VecDeque<Pane>) -> Self {
         let mut total = Histogram::new(&layout);
-        for pane in panes.iter().filter(|pane| pane.histogram.records() == settings.every) {
+        for pane in panes.iter().filter(|pane| (pane.number.0 + 1) * settings.every <= k.0) {
             total.merge(&pane.histogram);
         }
         Self {
@@ -257,14 +256,14 @@ impl SlidingWindow {
     /// Counts the next record.
     pub fn observe(&mut self, row: &[Observation], offset: Offset, timestamp: Option<Timestamp>) {
         let span = Span::of(offset, timestamp);
-        if self.panes.back().is_none_or(|pane| pane.histogram.records() == self.settings.every) {
+        if self.panes.is_empty() || self.k.0.is_multiple_of(self.settings.every) {
             self.open_pane();
         }
         self.k.0 += 1;
         if let Some(pane) = self.panes.back_mut() {
             pane.histogram.observe(&self.layout, row);
             pane.span = Some(pane.span.map_or(span, |before| before.merge(span)));
-            if pane.histogram.records() == self.settings.every {
+            if self.k.0.is_multiple_of(self.settings.every) {
                 self.total.merge(&pane.histogram);
             }
         }
@@ -282,7 +281,7 @@ impl SlidingWindow {
         }
     }
 
-    /// The last pane, if it is whole: so it is after the last of its records, and until the next record.
+    /// The last pane, if it is whole: so it is after the last of its records, and until the next record. One in which the window started never is.
     #[must_use]
     pub fn whole_pane(&self) -> Option<&Pane> {
         self.panes.back().filter(|pane| pane.histogram.records() == self.settings.every)
@@ -347,7 +346,7 @@ impl SlidingWindow {
     #[must_use]
     pub fn current(&self) -> Histogram {
         let mut current = self.total.clone();
-        if let Some(pane) = self.panes.back().filter(|pane| pane.histogram.records() < self.settings.every) {
+        if let Some(pane) = self.panes.back().filter(|_| !self.k.0.is_multiple_of(self.settings.every)) {
             current.merge(&pane.histogram);
         }
         current

@@ -2,11 +2,12 @@
 //!
 //! `oracle/*.events.jsonl` were written by a model that recounts each window from scratch, in another language and with another library's
 //! chi-square distribution. Counts, texts and statuses must be equal; PSI to 1e-12 relative, p-values to 1e-8. Then the same records once more,
-//! crashed at several places, with and without a commit before: the bytes must be the same.
+//! crashed at several places, with and without a commit before: the bytes must be the same. With segments also with a cache so small that windows
+//! are read from the store all the time.
 
 #![expect(clippy::unwrap_used, reason = "a fixture that cannot be read is a failed test")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use leeway_topology::processor::{Disposition, Monitor, PublishedReferences};
 use leeway_topology::record::InputRecord;
 use leeway_topology::reference::Reference;
 use leeway_topology::test_driver::TestDriver;
+use leeway_topology::window::time::TimeWindow;
 use leeway_topology::window::{CountWindow, Window};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -29,6 +31,21 @@ struct Fixture {
     events: Vec<Value>,
     /// Offsets of the records that are not valid.
     invalid: Vec<i64>,
+    /// Of each record; `None`: made up.
+    times: Option<Vec<i64>>,
+    /// Numbers of valid records after which the partition was idle.
+    idle: BTreeSet<u64>,
+    /// Numbers of valid records after which another reference was taken over, and its name in the spec.
+    changes: BTreeMap<u64, String>,
+}
+
+/// How a fixture is run: where the driver crashes, and with how much memory.
+#[derive(Clone, Copy, Debug)]
+struct Run {
+    commit_every: usize,
+    cache_bytes: usize,
+    /// Crashes come some records after a commit, so that these are processed again.
+    replays: bool,
 }
 
 impl Fixture {
@@ -39,8 +56,21 @@ impl Fixture {
         if records.last().is_some_and(Vec::is_empty) {
             records.pop();
         }
+        let optional = |kind: &str| fs::read_to_string(format!("tests/oracle/{name}.{kind}")).ok();
         Self {
             name,
+            times: optional("times.txt").map(|times| times.lines().map(|line| line.parse().unwrap()).collect()),
+            idle: optional("idle.txt")
+                .unwrap_or_default()
+                .lines()
+                .map(|line| line.parse().unwrap())
+                .collect(),
+            changes: optional("changes.txt")
+                .unwrap_or_default()
+                .lines()
+                .map(|line| line.split_once(' ').unwrap())
+                .map(|(number, name)| (number.parse().unwrap(), name.to_owned()))
+                .collect(),
             spec: serde_json::from_slice(&file("spec.json")).unwrap(),
             records,
             events: String::from_utf8(file("events.jsonl"))
@@ -58,8 +88,13 @@ impl Fixture {
 
     /// The spec's bins and counts as a reference document.
     fn reference(&self) -> Reference {
-        let features: Vec<Value> = self.spec["features"].as_array().unwrap().iter().map(feature).collect();
-        let rows = self.spec["features"].as_array().unwrap().iter().map(rows).max().unwrap();
+        Self::reference_of(&self.spec["features"])
+    }
+
+    fn reference_of(features: &Value) -> Reference {
+        let features = features.as_array().unwrap();
+        let rows = features.iter().map(rows).max().unwrap();
+        let features: Vec<Value> = features.iter().map(feature).collect();
         let digest = Sha256::digest(serde_json_canonicalizer::to_vec(&features).unwrap());
         let version: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
         let document = json!({"schema_version": 1, "version": version, "monitor": "default", "rows": rows, "features": features});
@@ -68,8 +103,18 @@ impl Fixture {
 
     fn driver(&self) -> TestDriver {
         let number = |name: &str| self.spec[name].as_u64().unwrap();
+        let field = |name: &Value| name.as_str().unwrap().parse().unwrap();
+        let fields = |names: &Value| names.as_array().map(|names| names.iter().map(field).collect());
         let monitor = Monitor {
-            window: Window::Count(CountWindow::new(number("window_size"), number("check_interval")).unwrap()),
+            window: if self.spec["size_ms"].is_null() {
+                Window::Count(CountWindow::new(number("window_size"), number("check_interval")).unwrap())
+            } else {
+                Window::Time(TimeWindow::new(number("size_ms"), number("every_ms"), number("grace_ms")).unwrap())
+            },
+            segment_by: fields(&self.spec["segment_by"]).unwrap_or_default(),
+            max_segments: self.spec["max_segments"].as_u64().unwrap_or(10_000),
+            segment_expiry_ms: self.spec["segment_expiry_ms"].as_u64(),
+            timestamp_field: self.spec["timestamp_field"].as_str().map(|name| name.parse().unwrap()),
             min_samples: number("min_samples"),
             criteria: Criteria {
                 epsilon: self.spec["epsilon"].as_f64().unwrap(),
@@ -89,42 +134,39 @@ impl Fixture {
     }
 
     fn record(&self, offset: usize) -> InputRecord<'_> {
-        let time = 1_700_000_000_000 + offset as i64 * 7 % 1000;
+        let made_up = 1_700_000_000_000 + offset as i64 * 7 % 1000;
+        let time = self.times.as_ref().map_or(made_up, |times| times[offset]);
         InputRecord {
             offset: Offset(offset as i64),
-            timestamp: Some(Timestamp(time)),
+            timestamp: (time >= 0).then_some(Timestamp(time)),
             value: Some(&self.records[offset]),
             key: None,
         }
     }
 
     fn check(&self) {
-        let output = self
-            .driver()
-            .pipe(PARTITION, (0..self.records.len()).map(|offset| self.record(offset)))
-            .unwrap();
-
-        let rejected = |disposition: &Disposition| matches!(disposition, Disposition::Rejected(_));
-        let invalid: Vec<i64> = (0..)
-            .zip(&output.dispositions)
-            .filter(|(_, disposition)| rejected(disposition))
-            .map(|(offset, _)| offset)
-            .collect();
-        assert_eq!(invalid, self.invalid, "{}: invalid records", self.name);
-
-        let written: Vec<Vec<u8>> = output.events.iter().map(|event| event.to_json()).collect();
+        let straight = Run {
+            commit_every: usize::MAX,
+            cache_bytes: usize::MAX,
+            replays: false,
+        };
+        let (rejected, written) = self.run(straight);
+        assert_eq!(rejected, self.invalid, "{}: invalid records", self.name);
         assert_eq!(written.len(), self.events.len(), "{}: events", self.name);
         for (written, expected) in written.iter().zip(&self.events) {
             self.compare(&serde_json::from_slice(written).unwrap(), expected);
         }
 
         for commit_every in [1, 13, 97, 1009] {
-            assert_eq!(
-                self.crashed(commit_every),
-                written,
-                "{}: crashes, a commit each {commit_every} records",
-                self.name
-            );
+            for cache_bytes in [usize::MAX, 0] {
+                let run = Run {
+                    commit_every,
+                    cache_bytes,
+                    // A reference that is known earlier in the replay may be taken over earlier.
+                    replays: self.changes.is_empty(),
+                };
+                assert_eq!(self.run(run).1, written, "{}: {run:?}", self.name);
+            }
         }
     }
 
@@ -146,32 +188,56 @@ impl Fixture {
         }
     }
 
-    /// The events of a run that crashes after every second commit, some records later, and so processes these again.
-    fn crashed(&self, commit_every: usize) -> Vec<Vec<u8>> {
-        let mut driver = self.driver();
+    /// Offsets that were rejected, and the events.
+    fn run(&self, run: Run) -> (Vec<i64>, Vec<Vec<u8>>) {
+        let mut driver = self.driver().with_cache(run.cache_bytes);
         // By offset: what is processed again is written again, and must be the same.
         let mut written: BTreeMap<i64, Vec<Vec<u8>>> = BTreeMap::new();
-        let (mut commits, mut crashed_at) = (0, None);
+        let (mut commits, mut crashed_at, mut rejected) = (0, None, Vec::new());
         loop {
-            let offset = driver.position(PARTITION).0 as usize;
-            if offset == self.records.len() {
+            let offset = driver.position(PARTITION).0;
+            if offset == self.records.len() as i64 {
                 break;
             }
-            let output = driver.pipe(PARTITION, [self.record(offset)]).unwrap();
+            let invalid_before = self.invalid.iter().filter(|invalid| **invalid < offset).count() as u64;
+            let number = offset as u64 + 1 - invalid_before;
+            let (is_valid, is_idle) = (!self.invalid.contains(&offset), self.idle.contains(&number));
+            let change = |driver: &mut TestDriver| {
+                if let Some(name) = self.changes.get(&number).filter(|_| is_valid) {
+                    driver.publish(Self::reference_of(&self.spec["references"][name])).unwrap();
+                }
+            };
+            if !is_idle {
+                change(&mut driver);
+            }
+            let mut output = driver.pipe(PARTITION, [self.record(offset as usize)]).unwrap();
+            if matches!(output.dispositions[0], Disposition::Rejected(_)) && !rejected.contains(&offset) {
+                rejected.push(offset);
+            }
+            if is_idle && is_valid {
+                change(&mut driver);
+                output.events.append(&mut driver.close_idle(PARTITION).unwrap().events);
+            }
             let bytes: Vec<_> = output.events.iter().map(|event| event.to_json()).collect();
-            if let Some(before) = written.insert(offset as i64, bytes.clone()) {
+            if let Some(before) = written.insert(offset, bytes.clone()) {
                 assert_eq!(before, bytes, "{}: replay of record {offset}", self.name);
             }
-            if (offset + 1).is_multiple_of(commit_every) {
+            let is_commit = (offset as usize + 1).is_multiple_of(run.commit_every);
+            if is_commit {
                 driver.commit();
                 commits += 1;
             }
-            if commits % 2 == 1 && offset % commit_every == commit_every / 2 && crashed_at.is_none_or(|at| at < offset) {
+            let is_crash = if run.replays {
+                commits % 2 == 1 && offset as usize % run.commit_every == run.commit_every / 2
+            } else {
+                is_commit
+            };
+            if is_crash && crashed_at.is_none_or(|at| at < offset) {
                 crashed_at = Some(offset);
                 driver.restart();
             }
         }
-        written.into_values().flatten().collect()
+        (rejected, written.into_values().flatten().collect())
     }
 }
 
@@ -245,4 +311,39 @@ fn min_samples_above_the_window() {
 #[test]
 fn empty_partition() {
     Fixture::read("f8_empty_partition").check();
+}
+
+#[test]
+fn segments_by_two_fields() {
+    Fixture::read("s1_segments_by_two_fields").check();
+}
+
+#[test]
+fn more_segments_than_allowed() {
+    Fixture::read("s2_more_segments_than_allowed").check();
+}
+
+#[test]
+fn segments_that_expire() {
+    Fixture::read("s3_segments_that_expire").check();
+}
+
+#[test]
+fn time_windows_of_segments() {
+    Fixture::read("s4_time_windows_of_segments").check();
+}
+
+#[test]
+fn idle_closings_and_expiry_of_segments() {
+    Fixture::read("s5_idle_closings_and_expiry").check();
+}
+
+#[test]
+fn changes_of_reference_with_segments() {
+    Fixture::read("s6_changes_of_reference").check();
+}
+
+#[test]
+fn changes_of_reference_with_time_windows_of_segments() {
+    Fixture::read("s7_changes_of_reference_in_time").check();
 }

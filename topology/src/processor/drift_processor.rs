@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use super::monitored_window::{Irregular, MonitoredWindow};
-use super::{Disposition, Monitor, Outputs, Processor, Publication, References};
+use super::monitor_windows::{MonitorWindows, Observing};
+use super::monitored_window::Irregular;
+use super::segments::{self, CacheBudget};
+use super::{Disposition, Monitor, MonitoredWindow, Outputs, Processor, Publication, References};
 use crate::decoder::Decoder;
 use crate::ids::{Partition, RecordNumber, Timestamp};
 use crate::record::{InputRecord, Missing, Observation};
@@ -12,16 +14,20 @@ use crate::state::{Put, ReadStore, StateError};
 
 /// The processor of one task.
 pub struct DriftProcessor {
-    windows: Vec<MonitoredWindow>,
+    monitors: Vec<MonitorWindows>,
     decoder: Decoder,
     /// One observation per feature of each monitor, one monitor after the other. Kept, so that no record allocates.
     row: Vec<Observation>,
+    /// The segment that a record is in, for one monitor after the other.
+    segment: String,
 }
 
 impl DriftProcessor {
     /// Opens the state of one partition for all monitors of one topic. A monitor that the store does not know begins with the next record, on
     /// its current reference. One that it does know goes on with the reference that its panes were binned by; if another is current by now, that
     /// one is offered to it, as by [`DriftProcessor::offer_reference`] (but one that lacks a monitored feature is passed over here).
+    ///
+    /// What is due by then is to be checked before the first record, see [`Processor::is_check_due`].
     ///
     /// # Errors
     /// When the store fails or holds bytes that cannot be read, when the stored state contradicts itself or the monitors' settings, and when a
@@ -31,18 +37,21 @@ impl DriftProcessor {
         partition: Partition,
         monitors: &[Arc<Monitor>],
         references: &dyn References,
+        budget: &Arc<CacheBudget>,
         store: &dyn ReadStore,
     ) -> Result<Self, StateError> {
-        let windows = monitors
+        let application_id = application_id.into();
+        let monitors = monitors
             .iter()
-            .map(|monitor| MonitoredWindow::open(application_id, partition, monitor, references, store))
+            .map(|monitor| MonitorWindows::open(&application_id, partition, monitor, references, budget, store))
             .collect::<Result<Vec<_>, _>>()?;
-        let decoder = decoder(&windows);
-        let features = windows.iter().map(MonitoredWindow::width).sum();
+        let decoder = decoder(&monitors);
+        let features = monitors.iter().map(MonitorWindows::width).sum();
         Ok(Self {
-            windows,
+            monitors,
             decoder,
             row: Vec::with_capacity(features),
+            segment: String::new(),
         })
     }
 
@@ -53,65 +62,92 @@ impl DriftProcessor {
     /// When it lacks a feature that the monitor is set to watch: the present one stays.
     pub fn offer_reference(&mut self, published: &Publication) -> Result<(), ReferenceError> {
         let (mut changed, monitor) = (false, published.reference.monitor());
-        for window in self.windows.iter_mut().filter(|window| *window.monitor().name == *monitor) {
-            changed |= window.offer_reference(published)?;
+        for windows in self.monitors.iter_mut().filter(|windows| *windows.monitor().name == *monitor) {
+            changed |= windows.offer_reference(published)?;
         }
         if changed {
-            self.decoder = decoder(&self.windows);
+            self.decoder = decoder(&self.monitors);
         }
+        Ok(())
+    }
+
+    /// As [`Self::offer_reference`], but it is taken over at once: for a replay, which knows when it was.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn change_over(&mut self, published: &Publication) -> Result<(), ReferenceError> {
+        self.offer_reference(published)?;
+        let monitor = published.reference.monitor();
+        for windows in self.monitors.iter_mut().filter(|windows| *windows.monitor().name == *monitor) {
+            windows.change_over();
+        }
+        self.decoder = decoder(&self.monitors);
         Ok(())
     }
 }
 
 impl Processor for DriftProcessor {
-    fn process(&mut self, record: &InputRecord<'_>) -> Disposition {
-        let Some(value) = record.value else { return Disposition::Tombstone };
+    fn process(&mut self, record: &InputRecord<'_>, store: &dyn ReadStore) -> Result<Disposition, StateError> {
+        let Some(value) = record.value else { return Ok(Disposition::Tombstone) };
         self.row.clear();
         if let Err(rejected) = self.decoder.decode(value, &mut self.row) {
-            return Disposition::Rejected(rejected);
+            return Ok(Disposition::Rejected(rejected));
         }
         let mut rest = self.row.as_slice();
-        let mut times = self.decoder.times().iter();
+        let (mut times, mut texts) = (self.decoder.times().iter(), self.decoder.texts());
         let (mut check_due, mut late) = (false, None);
-        for window in &mut self.windows {
-            let (own, others) = rest.split_at(window.width());
+        for windows in &mut self.monitors {
+            let (own, others) = rest.split_at(windows.width());
             rest = others;
-            let said = window.monitor().timestamp_field.is_some().then(|| times.next().copied().flatten());
-            let observed = window.observe(own, record.offset, record.timestamp, said);
+            let monitor = Arc::clone(windows.monitor());
+            self.segment.clear();
+            for field in &monitor.segment_by {
+                segments::append(field.as_str(), texts.next().flatten(), &mut self.segment);
+            }
+            let record = Observing {
+                row: own,
+                offset: record.offset,
+                timestamp: record.timestamp,
+                said: monitor.timestamp_field.is_some().then(|| times.next().copied().flatten()),
+                segment: &self.segment,
+            };
+            let observed = windows.observe(record, store)?;
             check_due |= observed.check_due;
-            if observed.is_late && window.monitor().late_to_dead_letters {
-                late = Some(&window.monitor().name);
+            if observed.is_late && monitor.late_to_dead_letters {
+                late = Some(Arc::clone(&monitor.name));
             }
         }
-        match late {
+        Ok(match late {
             None => Disposition::Processed { check_due },
-            Some(monitor) => Disposition::Late {
-                check_due,
-                monitor: Arc::clone(monitor),
-            },
-        }
+            Some(monitor) => Disposition::Late { check_due, monitor },
+        })
     }
 
-    fn check(&mut self, out: &mut Outputs) {
+    fn is_check_due(&self) -> bool {
+        self.monitors.iter().any(MonitorWindows::is_check_due)
+    }
+
+    fn check(&mut self, store: &dyn ReadStore, out: &mut Outputs) -> Result<(), StateError> {
         let mut changed = false;
-        for window in self.windows.iter_mut().filter(|window| window.is_check_due()) {
-            changed |= window.check(out) && window.change_over();
+        for windows in self.monitors.iter_mut().filter(|windows| windows.is_check_due()) {
+            changed |= windows.check(store, out)?;
         }
         if changed {
-            self.decoder = decoder(&self.windows);
+            self.decoder = decoder(&self.monitors);
         }
+        Ok(())
     }
 
     fn close_idle(&mut self, counts_for: &dyn Fn(&Monitor) -> bool) -> bool {
         let mut due = false;
-        for window in self.windows.iter_mut().filter(|window| counts_for(window.monitor())) {
-            due |= window.close_idle();
+        for windows in self.monitors.iter_mut().filter(|windows| counts_for(windows.monitor())) {
+            due |= windows.close_idle();
         }
         due
     }
 
     fn offer_references(&mut self, references: &dyn References) -> Vec<(Arc<str>, ReferenceError)> {
-        let monitors: Vec<_> = self.windows.iter().map(|window| Arc::clone(&window.monitor().name)).collect();
+        let monitors: Vec<_> = self.monitors.iter().map(|windows| Arc::clone(&windows.monitor().name)).collect();
         let offers = monitors.into_iter().filter_map(|name| Some((references.current(&name)?, name)));
         offers
             .filter_map(|(published, name)| self.offer_reference(&published).err().map(|error| (name, error)))
@@ -119,47 +155,61 @@ impl Processor for DriftProcessor {
     }
 
     fn flush(&mut self, puts: &mut Vec<Put>) {
-        for window in &mut self.windows {
-            window.flush(puts);
+        for windows in &mut self.monitors {
+            windows.flush(puts);
         }
     }
 
+    fn applied(&mut self) {
+        self.monitors.iter_mut().for_each(MonitorWindows::applied);
+    }
+
+    fn unflushed_bytes(&self) -> usize {
+        self.monitors.iter().map(MonitorWindows::unflushed_bytes).sum()
+    }
+
     fn record_number(&self) -> RecordNumber {
-        self.windows
-            .iter()
-            .map(|window| window.window().record_number())
-            .max()
-            .unwrap_or(RecordNumber(0))
+        self.monitors.iter().map(MonitorWindows::record_number).max().unwrap_or(RecordNumber(0))
     }
 
     fn stream_time(&self) -> Option<Timestamp> {
-        self.windows.iter().filter_map(MonitoredWindow::stream_time).max()
+        self.monitors.iter().filter_map(MonitorWindows::stream_time).max()
+    }
+
+    fn visit_segments(&self, visit: &mut dyn FnMut(&str, usize)) {
+        for windows in &self.monitors {
+            if let Some(segments) = windows.segments() {
+                visit(&windows.monitor().name, segments);
+            }
+        }
     }
 
     fn drain_missing(&mut self, visit: &mut dyn FnMut(&str, &str, Missing, u64)) {
-        for window in &mut self.windows {
-            window.drain_missing(visit);
+        for windows in &mut self.monitors {
+            windows.drain_missing(visit);
         }
     }
 
     fn drain_irregular(&mut self, visit: &mut dyn FnMut(&str, Irregular, u64)) {
-        for window in &mut self.windows {
-            window.drain_irregular(visit);
+        for windows in &mut self.monitors {
+            windows.drain_irregular(visit);
         }
     }
 
     fn windows(&self) -> Vec<&MonitoredWindow> {
-        self.windows.iter().collect()
+        self.monitors.iter().flat_map(MonitorWindows::in_memory).collect()
     }
 
     fn verify(&self) -> Result<(), StateError> {
-        self.windows.iter().try_for_each(MonitoredWindow::verify)
+        self.windows().into_iter().try_for_each(MonitoredWindow::verify)
     }
 }
 
-fn decoder(windows: &[MonitoredWindow]) -> Decoder {
-    let decoder = windows.iter().fold(Decoder::empty(), |decoder, window| {
-        decoder.with_features(window.reference(), &window.monitor().paths)
+fn decoder(monitors: &[MonitorWindows]) -> Decoder {
+    let decoder = monitors.iter().fold(Decoder::empty(), |decoder, windows| {
+        decoder.with_features(windows.reference(), &windows.monitor().paths)
     });
-    decoder.with_times(windows.iter().filter_map(|window| window.monitor().timestamp_field.as_ref()))
+    decoder
+        .with_times(monitors.iter().filter_map(|windows| windows.monitor().timestamp_field.as_ref()))
+        .with_texts(monitors.iter().flat_map(|windows| &windows.monitor().segment_by))
 }

@@ -12,7 +12,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::measure::{ByVersion, Measure};
+use super::monitored_window::{IrregularTally, NO_SEGMENT};
+use super::place::Place;
+use super::segments::{CacheBudget, Segments};
 use super::{Disposition, Irregular, Monitor, MonitoredWindow, Outputs, Processor, References};
+use crate::event::Scope;
 use crate::ids::{Partition, RecordNumber, Timestamp};
 use crate::record::{InputRecord, Missing, Rejected};
 use crate::reference::ReferenceError;
@@ -21,13 +26,22 @@ use crate::state::{Put, ReadStore, StateError};
 
 /// The processor of one task.
 pub struct GlobalProcessor {
-    application_id: Arc<str>,
-    partition: Partition,
-    /// By name.
-    monitors: BTreeMap<Arc<str>, Arc<Monitor>>,
-    references: Arc<dyn References + Send + Sync>,
     /// By monitor.
-    windows: BTreeMap<Arc<str>, MonitoredWindow>,
+    windows: BTreeMap<Arc<str>, GlobalWindows>,
+}
+
+/// The windows of one monitor.
+struct GlobalWindows {
+    place: Arc<Place>,
+    measures: ByVersion,
+    kept: Kept,
+    irregular: IrregularTally,
+}
+
+enum Kept {
+    /// `None` before the first pane.
+    Whole(Option<Box<MonitoredWindow>>),
+    BySegment(Box<Segments>),
 }
 
 impl GlobalProcessor {
@@ -40,64 +54,117 @@ impl GlobalProcessor {
         partition: Partition,
         monitors: &[Arc<Monitor>],
         references: Arc<dyn References + Send + Sync>,
+        budget: &Arc<CacheBudget>,
         store: &dyn ReadStore,
     ) -> Result<Self, StateError> {
+        let application_id: Arc<str> = application_id.into();
         let mut windows = BTreeMap::new();
         for monitor in monitors {
-            if let Some(window) = MonitoredWindow::open_global(application_id, partition, monitor, references.as_ref(), store)? {
-                windows.insert(Arc::clone(&monitor.name), window);
-            }
+            let place = Arc::new(Place {
+                application_id: Arc::clone(&application_id),
+                monitor: Arc::clone(monitor),
+                scope: Scope::Global,
+                partition,
+            });
+            let opened = GlobalWindows::open(place, Arc::clone(&references), budget, store)?;
+            windows.insert(Arc::clone(&monitor.name), opened);
         }
+        Ok(Self { windows })
+    }
+}
+
+impl GlobalWindows {
+    fn open(
+        place: Arc<Place>,
+        references: Arc<dyn References + Send + Sync>,
+        budget: &Arc<CacheBudget>,
+        store: &dyn ReadStore,
+    ) -> Result<Self, StateError> {
+        let mut measures = ByVersion::new(references);
+        let kept = if place.monitor.segment_by.is_empty() {
+            Kept::Whole(MonitoredWindow::stored(&place, &mut measures, store)?.map(Box::new))
+        } else {
+            let segments = match Segments::stored(&place, store)? {
+                Some(head) => Segments::restore(&place, budget, &head, None, store)?,
+                None => Segments::new(&place, budget),
+            };
+            Kept::BySegment(Box::new(segments))
+        };
         Ok(Self {
-            application_id: application_id.into(),
-            partition,
-            monitors: monitors.iter().map(|monitor| (Arc::clone(&monitor.name), Arc::clone(monitor))).collect(),
-            references,
-            windows,
+            place,
+            measures,
+            kept,
+            irregular: IrregularTally::default(),
         })
     }
 
-    fn merge(&mut self, monitor: &Arc<Monitor>, pane: &CountPane) -> Disposition {
-        let name = &monitor.name;
-        let window = self.windows.get_mut(name);
-        let is_same = window
-            .as_ref()
-            .is_some_and(|window| *window.reference_version() == pane.reference_version);
-        if let Some(window) = window {
-            if is_same {
-                return window.misfit(pane).map_or_else(
-                    || Disposition::Processed {
-                        check_due: window.merge(pane),
-                    },
-                    not_a_pane,
-                );
-            }
-            if pane.publication <= window.publication() {
-                window.count_stale_pane();
-                return Disposition::Processed { check_due: false };
-            }
-        }
-        let Some(mut published) = self.references.version(name, &pane.reference_version) else {
-            return Disposition::Waiting {
-                monitor: Arc::clone(name),
-                version: Arc::clone(&pane.reference_version),
-            };
+    /// Takes one pane, if it fits.
+    fn take(&mut self, segment: &str, pane: &CountPane, store: &dyn ReadStore) -> Result<Disposition, StateError> {
+        let monitor = &self.place.monitor;
+        let known = match &mut self.kept {
+            Kept::Whole(window) => window.as_deref_mut(),
+            Kept::BySegment(segments) => match segments.find(segment) {
+                Some(id) => Some(segments.window(id, &mut self.measures, store)?),
+                None => None,
+            },
         };
-        // As it was when the pane was cut.
-        published.number = pane.publication;
-        let mut fresh = match MonitoredWindow::new_global(&self.application_id, self.partition, monitor, &published) {
-            Ok(fresh) => fresh,
-            Err(error) => return not_a_pane(format!("its reference {}: {error}", pane.reference_version)),
+        let (measure, fault) = match known {
+            Some(window) if *window.reference_version() == pane.reference_version => (Arc::clone(window.measure()), window.misfit(pane)),
+            Some(window) if pane.publication <= window.publication() => {
+                self.irregular.count(Irregular::StalePane);
+                return Ok(Disposition::Processed { check_due: false });
+            }
+            _ => match self.measures.shipped(monitor, &pane.reference_version, pane.publication) {
+                Ok(Some(measure)) => {
+                    let fault = MonitoredWindow::new(&self.place, NO_SEGMENT.into(), Arc::clone(&measure)).misfit(pane);
+                    (measure, fault)
+                }
+                Ok(None) => {
+                    return Ok(Disposition::Waiting {
+                        monitor: Arc::clone(&monitor.name),
+                        version: Arc::clone(&pane.reference_version),
+                    });
+                }
+                Err(error) => return Ok(not_a_pane(format!("its reference {}: {error}", pane.reference_version))),
+            },
         };
-        if let Some(fault) = fresh.misfit(pane) {
-            return not_a_pane(fault);
+        match fault {
+            Some(fault) => Ok(not_a_pane(fault)),
+            None => self.merge(segment, pane, &measure, store),
         }
-        if let Some(before) = self.windows.remove(name) {
-            fresh = before.measured_anew(fresh);
+    }
+
+    /// Takes one pane that fits. A window that is measured by another reference starts anew by this one.
+    fn merge(&mut self, segment: &str, pane: &CountPane, measure: &Arc<Measure>, store: &dyn ReadStore) -> Result<Disposition, StateError> {
+        let time = pane.pane.span.and_then(|span| span.times).map(|(_, last)| last);
+        let merge = |window: &mut MonitoredWindow, stream_time| {
+            if window.reference_version() != &measure.version {
+                window.start_anew(Arc::clone(measure));
+            }
+            window.merge(pane, stream_time)
+        };
+        let check_due = match &mut self.kept {
+            Kept::Whole(window) => {
+                let fresh = || Box::new(MonitoredWindow::new(&self.place, NO_SEGMENT.into(), Arc::clone(measure)));
+                let window = window.get_or_insert_with(fresh);
+                let stream_time = window.stream_time().max(time);
+                merge(window, stream_time)
+            }
+            Kept::BySegment(segments) => {
+                let (id, stream_time) = segments.enter(segment, pane.every, time, measure, &mut self.irregular);
+                let due = merge(segments.window(id, &mut self.measures, store)?, stream_time);
+                segments.note(id, due);
+                segments.is_due()
+            }
+        };
+        Ok(Disposition::Processed { check_due })
+    }
+
+    fn is_check_due(&self) -> bool {
+        match &self.kept {
+            Kept::Whole(window) => window.as_ref().is_some_and(|window| window.is_check_due()),
+            Kept::BySegment(segments) => segments.is_due(),
         }
-        let check_due = fresh.merge(pane);
-        self.windows.insert(Arc::clone(name), fresh);
-        Disposition::Processed { check_due }
     }
 }
 
@@ -106,24 +173,36 @@ fn not_a_pane(what: impl ToString) -> Disposition {
 }
 
 impl Processor for GlobalProcessor {
-    fn process(&mut self, record: &InputRecord<'_>) -> Disposition {
-        let Some(value) = record.value else { return Disposition::Tombstone };
-        let ShippedPane { monitor, content, .. } = match ShippedPane::read(record.key.unwrap_or_default(), value) {
+    fn process(&mut self, record: &InputRecord<'_>, store: &dyn ReadStore) -> Result<Disposition, StateError> {
+        let Some(value) = record.value else { return Ok(Disposition::Tombstone) };
+        let shipped = match ShippedPane::read(record.key.unwrap_or_default(), value) {
             Ok(shipped) => shipped,
-            Err(error) => return not_a_pane(error),
+            Err(error) => return Ok(not_a_pane(error)),
         };
-        let Some(monitor) = self.monitors.get(&monitor).cloned() else {
-            return Disposition::Foreign;
+        let Some(windows) = self.windows.get_mut(&shipped.monitor) else {
+            return Ok(Disposition::Foreign);
         };
-        match content {
-            Content::Count(pane) => self.merge(&monitor, &pane),
+        match &shipped.content {
+            Content::Count(pane) => windows.take(&shipped.segment, pane, store),
         }
     }
 
-    fn check(&mut self, out: &mut Outputs) {
-        for window in self.windows.values_mut().filter(|window| window.is_check_due()) {
-            window.check(out);
+    fn is_check_due(&self) -> bool {
+        self.windows.values().any(GlobalWindows::is_check_due)
+    }
+
+    fn check(&mut self, store: &dyn ReadStore, out: &mut Outputs) -> Result<(), StateError> {
+        for GlobalWindows {
+            kept, measures, irregular, ..
+        } in self.windows.values_mut().filter(|windows| windows.is_check_due())
+        {
+            match kept {
+                Kept::Whole(Some(window)) => _ = window.check(irregular, out),
+                Kept::Whole(None) => {}
+                Kept::BySegment(segments) => _ = segments.check(measures, store, irregular, out)?,
+            }
         }
+        Ok(())
     }
 
     fn close_idle(&mut self, _counts_for: &dyn Fn(&Monitor) -> bool) -> bool {
@@ -137,26 +216,68 @@ impl Processor for GlobalProcessor {
     }
 
     fn flush(&mut self, puts: &mut Vec<Put>) {
-        for window in self.windows.values_mut() {
-            window.flush(puts);
+        for windows in self.windows.values_mut() {
+            match &mut windows.kept {
+                Kept::Whole(Some(window)) => window.flush(puts),
+                Kept::Whole(None) => {}
+                Kept::BySegment(segments) => segments.flush(None, puts),
+            }
         }
     }
 
+    fn applied(&mut self) {
+        for windows in self.windows.values_mut() {
+            if let Kept::BySegment(segments) = &mut windows.kept {
+                segments.applied();
+            }
+        }
+    }
+
+    fn unflushed_bytes(&self) -> usize {
+        let bytes = |windows: &GlobalWindows| match &windows.kept {
+            Kept::Whole(_) => 0,
+            Kept::BySegment(segments) => segments.unflushed_bytes(),
+        };
+        self.windows.values().map(bytes).sum()
+    }
+
     fn record_number(&self) -> RecordNumber {
-        let numbers = self.windows.values().map(|window| window.window().record_number());
-        numbers.max().unwrap_or(RecordNumber(0))
+        let number = |windows: &GlobalWindows| match &windows.kept {
+            Kept::Whole(window) => window.as_ref().map(|window| window.window().record_number()),
+            Kept::BySegment(segments) => Some(segments.record_number()),
+        };
+        self.windows.values().filter_map(number).max().unwrap_or(RecordNumber(0))
     }
 
     fn stream_time(&self) -> Option<Timestamp> {
-        self.windows.values().filter_map(MonitoredWindow::stream_time).max()
+        let time = |windows: &GlobalWindows| match &windows.kept {
+            Kept::Whole(window) => window.as_ref().and_then(|window| window.stream_time()),
+            Kept::BySegment(segments) => segments.stream_time(),
+        };
+        self.windows.values().filter_map(time).max()
+    }
+
+    fn visit_segments(&self, visit: &mut dyn FnMut(&str, usize)) {
+        for (monitor, windows) in &self.windows {
+            if let Kept::BySegment(segments) = &windows.kept {
+                visit(monitor, segments.len());
+            }
+        }
     }
 
     fn windows(&self) -> Vec<&MonitoredWindow> {
-        self.windows.values().collect()
+        let mut all = Vec::new();
+        for windows in self.windows.values() {
+            match &windows.kept {
+                Kept::Whole(window) => all.extend(window.as_deref()),
+                Kept::BySegment(segments) => all.extend(segments.in_memory()),
+            }
+        }
+        all
     }
 
     fn verify(&self) -> Result<(), StateError> {
-        self.windows.values().try_for_each(MonitoredWindow::verify)
+        self.windows().into_iter().try_for_each(MonitoredWindow::verify)
     }
 
     fn drain_missing(&mut self, _visit: &mut dyn FnMut(&str, &str, Missing, u64)) {
@@ -164,8 +285,8 @@ impl Processor for GlobalProcessor {
     }
 
     fn drain_irregular(&mut self, visit: &mut dyn FnMut(&str, Irregular, u64)) {
-        for window in self.windows.values_mut() {
-            window.drain_irregular(visit);
+        for (monitor, windows) in &mut self.windows {
+            windows.irregular.drain(&mut |irregular, count| visit(monitor, irregular, count));
         }
     }
 }

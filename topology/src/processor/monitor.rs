@@ -40,7 +40,16 @@ pub struct Monitor {
     pub features: Option<Vec<String>>,
     /// Where features stand in a record that are not top-level fields of their name.
     pub paths: BTreeMap<String, Pointer>,
+    /// The fields whose values make a segment: each has its windows. None: one for all records.
+    pub segment_by: Vec<Field>,
+    /// Segments that may live at once in a partition, beside the one of the rest.
+    pub max_segments: u64,
+    /// After what stream time without a record a segment is forgotten, in ms; `None`: never.
+    pub segment_expiry_ms: Option<u64>,
 }
+
+/// Segments that can be, at most.
+pub const MAX_SEGMENTS_MAX: u64 = 100_000_000;
 
 /// The scopes that a monitor is checked in: at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,6 +132,9 @@ impl Monitor {
             criteria: Criteria::default(),
             features: None,
             paths: BTreeMap::new(),
+            segment_by: Vec::new(),
+            max_segments: 10_000,
+            segment_expiry_ms: None,
         }
     }
 

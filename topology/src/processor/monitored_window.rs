@@ -1,15 +1,17 @@
-//! One monitor's window, in one partition or of the whole topic: counting, checking, changing the reference, and its state.
+//! One window: of a monitor, in one partition or of the whole topic, of one segment or of all records: counting, checking, and its state.
 //!
 //! ```text
-//! open --observe*--> due --check--> events, a whole pane --change_over--> (another reference: an empty window) --observe*--> ..
+//! restore --observe*--> due --check--> events, a whole pane --start_anew--> (another reference: an empty window) --observe*--> ..
 //!                      flush: panes that changed, then the head
 //! ```
 //!
 //! A window of the whole topic takes whole panes (`merge`) where a partition's takes records (`observe`); the rest is the same.
 //!
 //! - k never goes back and never starts anew; the window does, at a change of reference, and only there.
-//! - A change comes after a check, so a count window starts at a multiple of `every`. Panes of before are left in the store: their numbers tell
-//!   that they are stale, and their slots are written again. Time windows start anew with the next record, and their panes of before are deleted.
+//! - Count windows leave panes of before a change in the store: their numbers, or that the head was measured by another reference, tell that they are
+//!   stale, and their slots are written again. Those of time windows are deleted.
+//!
+//! Not here: which reference is current, and when it is taken over; that is [`super::monitor_windows`]' and [`super::global_processor`]'s.
 
 mod irregular;
 mod restore;
@@ -18,50 +20,50 @@ mod verdicts;
 use std::sync::Arc;
 
 pub use self::irregular::Irregular;
-use self::irregular::IrregularTally;
+pub(super) use self::irregular::IrregularTally;
+pub(super) use self::restore::Head;
 use self::verdicts::{Bounds, Checker, Verdicts};
-use super::Monitor;
-use super::missing::MissingTally;
-use super::{Outputs, Publication};
+use super::measure::Measure;
+use super::place::Place;
+use super::{Monitor, Outputs};
 use crate::codec::encode;
 use crate::drift::Status;
-use crate::event::{ClosedBy, EventId, NO_TIMESTAMP, Scope};
+use crate::event::{ClosedBy, NO_TIMESTAMP, Scope};
 use crate::histogram::{Counts as _, Layout};
-use crate::ids::{Offset, Partition, RecordNumber, Timestamp};
-use crate::record::{Missing, Observation};
-use crate::reference::{Reference, ReferenceError};
+use crate::ids::{Offset, RecordNumber, Timestamp};
+use crate::record::Observation;
+use crate::reference::Reference;
 use crate::repartition::{Content, CountPane, ShippedPane};
 use crate::state::{FeatureHead, GlobalWindowHead, Put, TimeWindowHead, WindowHead, global_window_key, pane_key, time_window_key, window_key};
 use crate::window::time::{HoppingWindows, Placed};
 use crate::window::{SlidingWindow, Window};
 
-/// A monitor has one window as long as it has no segments.
-const NO_SEGMENT: &str = "";
+/// The segment of a monitor that has none.
+pub(super) const NO_SEGMENT: &str = "";
 
 /// In a pane's key: the pane holds all of the monitor's features.
 const ALL_FEATURES: &str = "";
 
-/// One monitor's window, in one partition or of the whole topic.
+/// One window. See the module.
 pub struct MonitoredWindow {
-    monitor: Arc<Monitor>,
-    scope: Scope,
-    /// Of the topic that its task reads.
-    partition: Partition,
-    event_id: EventId,
-    measure: Measure,
+    place: Arc<Place>,
+    /// Empty: all records.
+    segment: Arc<str>,
+    measure: Arc<Measure>,
+    /// Of the panes that were merged, the last publication of that reference.
+    publication: u64,
     window: Windowing,
     /// Of the last check of this window.
     verdicts: Verdicts,
+    /// At the last record.
     stream_time: Option<Timestamp>,
-    missing: MissingTally,
-    irregular: IrregularTally,
-    /// The current reference, if it is not the one measured by.
-    offered: Option<Measure>,
     check_due: bool,
     /// What is due is due since the partition is idle.
     idle: bool,
-    /// k at the last flush, if what is stored changed since by records alone: checks and changes of reference come right after one.
-    flushed: Option<RecordNumber>,
+    /// k at the last flush.
+    flushed: RecordNumber,
+    /// What is stored is not this.
+    is_changed: bool,
 }
 
 /// What one record did.
@@ -100,46 +102,49 @@ impl Windowing {
     }
 }
 
-/// A reference as a monitor measures by it.
-struct Measure {
-    /// With the monitor's features only.
-    reference: Arc<Reference>,
-    /// Of the reference as published.
-    version: Arc<str>,
-    /// Its place in the order of publication.
-    publication: u64,
-    layout: Layout,
-}
-
-impl Measure {
-    fn new(monitor: &Monitor, Publication { reference, number }: &Publication) -> Result<Self, ReferenceError> {
-        reference.require(monitor.named_features())?;
-        let version = reference.version().into();
-        let reference = match &monitor.features {
-            Some(features) => Arc::new(reference.select(features)?),
-            None => Arc::clone(reference),
-        };
-        let layout = Layout::new(reference.features().iter().map(|feature| feature.counts().len()));
-        Ok(Self {
-            reference,
-            version,
-            publication: *number,
-            layout,
-        })
-    }
-}
-
 impl MonitoredWindow {
+    /// A window without records.
+    pub(super) fn new(place: &Arc<Place>, segment: Arc<str>, measure: Arc<Measure>) -> Self {
+        let window = Windowing::new(place.monitor.window, measure.layout.clone());
+        Self::of(place, segment, measure, window)
+    }
+
+    fn of(place: &Arc<Place>, segment: Arc<str>, measure: Arc<Measure>, window: Windowing) -> Self {
+        Self {
+            place: Arc::clone(place),
+            segment,
+            verdicts: Verdicts::none(measure.layout.feature_count()),
+            publication: measure.publication,
+            measure,
+            stream_time: None,
+            check_due: false,
+            idle: false,
+            flushed: window.record_number(),
+            is_changed: false,
+            window,
+        }
+    }
+
     /// The monitor.
     #[must_use]
     pub fn monitor(&self) -> &Arc<Monitor> {
-        &self.monitor
+        &self.place.monitor
+    }
+
+    /// Whose records, where the monitor has segments.
+    #[must_use]
+    pub fn segment(&self) -> Option<&Arc<str>> {
+        (!self.segment.is_empty()).then_some(&self.segment)
     }
 
     /// The reference that the window is measured by, with the monitor's features only.
     #[must_use]
     pub fn reference(&self) -> &Reference {
         &self.measure.reference
+    }
+
+    pub(super) fn measure(&self) -> &Arc<Measure> {
+        &self.measure
     }
 
     /// The version of that reference, as published.
@@ -168,40 +173,48 @@ impl MonitoredWindow {
         self.check_due
     }
 
-    /// Observations that it takes of a row.
-    pub(super) fn width(&self) -> usize {
-        self.measure.layout.feature_count()
+    /// Bytes that it takes in memory, about.
+    pub(super) fn memory_bytes(&self) -> usize {
+        let panes = match &self.window {
+            // And their total.
+            Windowing::Count(window) => window.panes().count() + 1,
+            Windowing::Time(windows) => windows.panes().count(),
+        };
+        size_of::<Self>() + self.verdicts.statuses.len() + panes * (PANE_BYTES + self.measure.layout.counters() * size_of::<u32>())
     }
 
     /// Whether its panes are shipped to the window of the whole topic.
     fn ships(&self) -> bool {
-        self.scope == Scope::Partition && self.monitor.scopes.global
+        self.place.scope == Scope::Partition && self.place.monitor.scopes.global
     }
 
-    /// Counts one record. `said`: the time that its field says, if there is such a field.
-    pub(super) fn observe(&mut self, row: &[Observation], offset: Offset, timestamp: Option<Timestamp>, said: Option<Option<Timestamp>>) -> Observed {
+    /// Counts one record, whose time is `timestamp`. `stream_time`: the partition's, this record's time included.
+    pub(super) fn observe(
+        &mut self,
+        row: &[Observation],
+        offset: Offset,
+        timestamp: Option<Timestamp>,
+        stream_time: Option<Timestamp>,
+        irregular: &mut IrregularTally,
+    ) -> Observed {
         debug_assert!(!self.check_due, "a due check comes before the next record");
-        if said == Some(None) {
-            self.irregular.count(Irregular::UnreadableTime);
-        }
-        let timestamp = said.flatten().or(timestamp);
-        self.missing.observe(row);
-        self.stream_time = self.stream_time.max(timestamp);
+        self.stream_time = stream_time;
+        self.is_changed = true;
         let (ships, mut is_late) = (self.ships(), false);
         self.check_due = match &mut self.window {
             Windowing::Count(window) => {
                 window.observe(row, offset, timestamp);
-                window.is_due(self.monitor.min_samples) || (ships && window.whole_pane().is_some())
+                window.is_due(self.place.monitor.min_samples) || (ships && window.whole_pane().is_some())
             }
             Windowing::Time(windows) => {
                 let placed = windows.observe(row, offset, timestamp);
                 is_late = placed == Placed::Late;
                 match placed {
                     Placed::InTime => {}
-                    Placed::LateForSome => self.irregular.count(Irregular::LateForSome),
-                    Placed::Late => self.irregular.count(Irregular::Late),
-                    Placed::NoTime => self.irregular.count(Irregular::NoTime),
-                    Placed::Full => self.irregular.count(Irregular::Full),
+                    Placed::LateForSome => irregular.count(Irregular::LateForSome),
+                    Placed::Late => irregular.count(Irregular::Late),
+                    Placed::NoTime => irregular.count(Irregular::NoTime),
+                    Placed::Full => irregular.count(Irregular::Full),
                 }
                 let due = windows.is_due();
                 if !due {
@@ -216,28 +229,50 @@ impl MonitoredWindow {
         }
     }
 
-    pub(super) fn drain_irregular(&mut self, visit: &mut dyn FnMut(&str, Irregular, u64)) {
-        let monitor = &self.monitor.name;
-        self.irregular.drain(&mut |irregular, count| visit(monitor, irregular, count));
+    /// Other segments' records have moved stream time to this. What has closed by it was checked.
+    pub(super) fn settle_at(&mut self, stream_time: Option<Timestamp>) {
+        if let Windowing::Time(windows) = &mut self.window {
+            windows.advance_stream_time(stream_time);
+            debug_assert!(!windows.is_due(), "a window that is over is checked before the next record");
+            windows.settle();
+        }
     }
 
-    pub(super) fn drain_missing(&mut self, visit: &mut dyn FnMut(&str, &str, Missing, u64)) {
-        let monitor = &self.monitor.name;
-        self.missing.drain(&mut |feature, missing, count| visit(monitor, feature, missing, count));
+    /// Other segments' records have moved stream time to this. Says whether [`Self::check`] is due.
+    pub(super) fn close_at(&mut self, stream_time: Option<Timestamp>) -> bool {
+        if let Windowing::Time(windows) = &mut self.window {
+            windows.advance_stream_time(stream_time);
+            self.check_due = windows.is_due();
+        }
+        self.check_due
+    }
+
+    /// Of time windows: the first that is open and has records.
+    pub(super) fn first_open_with_records(&self) -> Option<u64> {
+        match &self.window {
+            Windowing::Count(_) => None,
+            Windowing::Time(windows) => windows.first_with_records(),
+        }
     }
 
     /// Ships the pane that is whole, checks every feature over each window that is due, and appends the events: the features' in the reference's
     /// order, then the summary's. Says whether there was a check.
-    pub(super) fn check(&mut self, out: &mut Outputs) -> bool {
+    pub(super) fn check(&mut self, irregular: &mut IrregularTally, out: &mut Outputs) -> bool {
+        self.check_up_to(None, irregular, out)
+    }
+
+    /// As [`Self::check`], but of time windows those up to this one only.
+    pub(super) fn check_up_to(&mut self, last: Option<u64>, irregular: &mut IrregularTally, out: &mut Outputs) -> bool {
         self.check_due = false;
+        self.is_changed = true;
         let (ships, mut checked) = (self.ships(), false);
+        let monitor = &self.place.monitor;
         // Where only the whole topic is watched, a partition's checks still say when a reference may change.
-        let tells = self.scope == Scope::Global || self.monitor.scopes.partition;
+        let tells = self.place.scope == Scope::Global || monitor.scopes.partition;
         let checker = Checker {
-            monitor: &self.monitor,
-            partition: (self.scope == Scope::Partition).then_some(self.partition),
-            scope: self.scope,
-            event_id: &self.event_id,
+            place: &self.place,
+            segment: &self.segment,
+            event_id: self.place.event_id(&self.segment),
             measure: &self.measure,
             record_number: self.window.record_number(),
         };
@@ -245,24 +280,24 @@ impl MonitoredWindow {
             Windowing::Count(window) => {
                 let settings = window.settings();
                 out.panes.extend(window.whole_pane().filter(|_| ships).map(|pane| ShippedPane {
-                    monitor: Arc::clone(&self.monitor.name),
-                    segment: NO_SEGMENT.into(),
+                    monitor: Arc::clone(&monitor.name),
+                    segment: Arc::clone(&self.segment),
                     content: Content::Count(CountPane {
-                        partition: self.partition,
+                        partition: self.place.partition,
                         size: settings.size(),
                         every: settings.every(),
                         reference_version: Arc::clone(&self.measure.version),
-                        publication: self.measure.publication,
+                        publication: self.publication,
                         pane: pane.clone(),
                     }),
                 }));
-                checked = window.is_due(self.monitor.min_samples);
+                checked = window.is_due(monitor.min_samples);
                 if let Some(span) = window.span().filter(|_| checked && tells) {
                     let bounds = Bounds {
                         span,
                         times: span.times.unwrap_or((NO_TIMESTAMP, NO_TIMESTAMP)),
                         // Offsets of several partitions say nothing together.
-                        id: match self.scope {
+                        id: match self.place.scope {
                             Scope::Partition => span.last.0,
                             Scope::Global => i64::try_from(checker.record_number.0).unwrap_or(i64::MAX),
                         },
@@ -272,9 +307,11 @@ impl MonitoredWindow {
                 }
             }
             Windowing::Time(windows) => {
-                while let Some(closed) = windows.close_next() {
-                    if closed.total.records() < self.monitor.min_samples {
-                        self.irregular.count(Irregular::SkippedWindow);
+                while last.is_none_or(|last| windows.first_with_records().is_some_and(|first| first <= last))
+                    && let Some(closed) = windows.close_next()
+                {
+                    if closed.total.records() < monitor.min_samples {
+                        irregular.count(Irregular::SkippedWindow);
                         continue;
                     }
                     let bounds = Bounds {
@@ -288,7 +325,9 @@ impl MonitoredWindow {
                         self.verdicts.check(&checker, &closed.total, bounds, &mut out.events);
                     }
                 }
-                windows.settle();
+                if last.is_none() {
+                    windows.settle();
+                }
                 self.idle = false;
             }
         }
@@ -301,78 +340,63 @@ impl MonitoredWindow {
     pub(super) fn close_idle(&mut self) -> bool {
         debug_assert!(!self.check_due, "a due check comes first");
         let Windowing::Time(windows) = &mut self.window else { return false };
-        if !windows.has_window_of(self.monitor.min_samples.max(1)) {
+        if !windows.has_window_of(self.place.monitor.min_samples.max(1)) {
             return false;
         }
         windows.close_all();
-        // The stored head names the first window that is open.
-        (self.check_due, self.idle, self.flushed) = (true, true, None);
+        (self.check_due, self.idle) = (true, true);
         true
     }
 
     /// Takes one partition's pane into the window of the whole topic. Says whether [`Self::check`] is due after it.
     ///
     /// The caller has seen to it that the pane fits: settings, reference, counts.
-    pub(super) fn merge(&mut self, shipped: &CountPane) -> bool {
+    pub(super) fn merge(&mut self, shipped: &CountPane, stream_time: Option<Timestamp>) -> bool {
         debug_assert!(!self.check_due, "a due check comes before the next pane");
         let Windowing::Count(window) = &mut self.window else { return false };
-        self.measure.publication = self.measure.publication.max(shipped.publication);
-        self.stream_time = self.stream_time.max(shipped.pane.span.and_then(|span| span.times).map(|(_, last)| last));
+        self.publication = self.publication.max(shipped.publication);
+        self.stream_time = stream_time;
+        self.is_changed = true;
         window.merge(&shipped.pane.histogram, shipped.pane.span);
-        self.check_due = window.is_due(self.monitor.min_samples);
+        self.check_due = window.is_due(self.place.monitor.min_samples);
         self.check_due
-    }
-
-    /// This window with the reference of `fresh`: it starts anew, empty, and its record numbers go on.
-    pub(super) fn measured_anew(mut self, fresh: Self) -> Self {
-        self.offered = Some(fresh.measure);
-        self.change_over();
-        self
     }
 
     /// The place of its reference in the order of publication.
     pub(super) fn publication(&self) -> u64 {
-        self.measure.publication
+        self.publication
     }
 
-    /// A pane that is left out.
-    pub(super) fn count_stale_pane(&mut self) {
-        self.irregular.count(Irregular::StalePane);
-    }
-
-    /// Remembers a reference for after the next check. While the partition has no record it is taken over at once; then the answer is true.
-    pub(super) fn offer_reference(&mut self, published: &Publication) -> Result<bool, ReferenceError> {
-        self.offered = None;
-        if *self.measure.version != *published.reference.version() {
-            self.offered = Some(Measure::new(&self.monitor, published)?);
-        }
-        Ok(self.window.record_number() == RecordNumber(0) && self.change_over())
-    }
-
-    /// Takes over the reference that was offered, if one was: the window starts anew, empty, after the present record.
-    pub(super) fn change_over(&mut self) -> bool {
-        let Some(measure) = self.offered.take() else { return false };
+    /// Takes over another reference: the window starts anew, empty, after the present record.
+    pub(super) fn start_anew(&mut self, measure: Arc<Measure>) {
         match &mut self.window {
             Windowing::Count(window) => *window = SlidingWindow::new(window.settings(), measure.layout.clone(), window.record_number()),
             Windowing::Time(windows) => windows.start_anew(measure.layout.clone()),
         }
         self.verdicts = Verdicts::none(measure.layout.feature_count());
-        self.missing.watch(measure.reference.features().iter().map(|feature| feature.name()));
+        self.publication = measure.publication;
         self.measure = measure;
-        true
     }
 
-    /// Appends the panes with records that no flush has written yet, then the head; nothing if there are none.
+    /// The slots whose panes may stand written.
+    pub(super) fn slots(&self) -> Vec<u32> {
+        match &self.window {
+            Windowing::Count(window) => window.panes().map(|pane| window.settings().slot(pane.number)).collect(),
+            Windowing::Time(windows) => windows.panes().map(|pane| windows.settings().slot(pane.number)).collect(),
+        }
+    }
+
+    /// Appends the panes that changed since the last flush, then the head; nothing if nothing did.
     pub(super) fn flush(&mut self, puts: &mut Vec<Put>) {
         debug_assert!(!self.check_due, "a due check comes before the flush, or its events would be lost");
-        let k = self.window.record_number();
-        let flushed = self.flushed.replace(k);
-        if flushed == Some(k) {
+        if !std::mem::take(&mut self.is_changed) {
             return;
         }
-        let name = &self.monitor.name;
+        let k = self.window.record_number();
+        let flushed = std::mem::replace(&mut self.flushed, k);
+        let (name, segment) = (&self.place.monitor.name, &*self.segment);
         let pane = |slot, value| Put {
-            key: pane_key(name, NO_SEGMENT, ALL_FEATURES, slot),
+            key: pane_key(name, segment, ALL_FEATURES, slot),
             value,
         };
         let features = std::iter::zip(self.measure.reference.features(), &self.verdicts.statuses)
@@ -388,7 +412,7 @@ impl MonitoredWindow {
                 let settings = window.settings();
                 puts.extend(
                     window
-                        .panes_changed_since(flushed.unwrap_or(RecordNumber(0)))
+                        .panes_changed_since(flushed)
                         .map(|changed| pane(settings.slot(changed.number), Some(encode(changed)))),
                 );
                 let head = WindowHead {
@@ -401,16 +425,16 @@ impl MonitoredWindow {
                     features,
                     summary: self.verdicts.summary,
                 };
-                match self.scope {
+                match self.place.scope {
                     Scope::Partition => Put {
-                        key: window_key(name, NO_SEGMENT),
+                        key: window_key(name, segment),
                         value: Some(encode(&head)),
                     },
                     Scope::Global => Put {
-                        key: global_window_key(name, NO_SEGMENT),
+                        key: global_window_key(name, segment),
                         value: Some(encode(&GlobalWindowHead {
                             window: head,
-                            publication: self.measure.publication,
+                            publication: self.publication,
                         })),
                     },
                 }
@@ -424,7 +448,7 @@ impl MonitoredWindow {
                         .map(|(slot, changed)| pane(slot, changed.map(encode))),
                 );
                 Put {
-                    key: time_window_key(name, NO_SEGMENT),
+                    key: time_window_key(name, segment),
                     value: Some(encode(&TimeWindowHead {
                         size_ms: settings.size_ms(),
                         every_ms: settings.every_ms(),
@@ -444,3 +468,6 @@ impl MonitoredWindow {
         puts.push(head);
     }
 }
+
+/// What a pane takes in memory beside its counts, about.
+const PANE_BYTES: usize = 120;

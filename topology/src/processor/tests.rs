@@ -299,7 +299,7 @@ fn monitor_that_is_added_later_begins_at_its_first_record() {
     let mut monitors = vec![Arc::new(monitor("a", 2, 2, 2))];
     let mut out = Outputs::default();
     for round in 0..2 {
-        let mut processor = DriftProcessor::open("app", P0, &monitors, &references(), &store).unwrap();
+        let mut processor = DriftProcessor::open("app", P0, &monitors, &references(), &CacheBudget::unbounded(), &store).unwrap();
         for offset in 0..3 {
             let record = InputRecord {
                 offset: Offset(round * 3 + offset),
@@ -307,8 +307,8 @@ fn monitor_that_is_added_later_begins_at_its_first_record() {
                 value: Some(br#"{"x":1}"#),
                 key: None,
             };
-            if processor.process(&record).is_check_due() {
-                processor.check(&mut out);
+            if processor.process(&record, &store).unwrap().is_check_due() {
+                processor.check(&store, &mut out).unwrap();
             }
         }
         let mut puts = Vec::new();
@@ -352,7 +352,7 @@ fn stored() -> InMemoryStore {
 }
 
 fn open(monitor: Monitor, reference: Reference, store: &InMemoryStore) -> Result<DriftProcessor, StateError> {
-    let processor = DriftProcessor::open("app", P0, &[Arc::new(monitor)], &published([reference]), store)?;
+    let processor = DriftProcessor::open("app", P0, &[Arc::new(monitor)], &published([reference]), &CacheBudget::unbounded(), store)?;
     processor.verify()?;
     Ok(processor)
 }
@@ -430,7 +430,7 @@ fn state_that_contradicts_itself_is_never_continued() {
     assert!(
         fault(window_key("m", ""), None)
             .to_string()
-            .ends_with("slot 0 holds a pane, but the window that it belongs to is missing")
+            .ends_with("slot 0 is there, but the window that it belongs to is missing")
     );
     let mut head: WindowHead = codec::decode(&stored().get(&window_key("m", "")).unwrap().unwrap()).unwrap();
     head.start = RecordNumber(3);

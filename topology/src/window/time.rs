@@ -281,6 +281,19 @@ impl HoppingWindows {
         })
     }
 
+    /// Stream time is at least this, whatever records came here. What has closed by that is to be taken, or [`Self::settle`]d.
+    pub fn advance_stream_time(&mut self, stream_time: Option<Timestamp>) {
+        // Times of before 1970 are in no window, and move none.
+        self.stream_time = self.stream_time.max(stream_time.filter(|time| time.0 >= 0));
+    }
+
+    /// The first open window with records.
+    #[must_use]
+    pub fn first_with_records(&self) -> Option<u64> {
+        let (first, _) = self.panes.first_key_value()?;
+        Some(self.next.max((first + 1).saturating_sub(self.settings.panes())))
+    }
+
     /// Whether a window with records has closed and was not taken yet.
     #[must_use]
     pub fn is_due(&self) -> bool {
@@ -291,9 +304,8 @@ impl HoppingWindows {
     /// Takes the first window that has closed, if one has; panes that no open window needs are dropped.
     pub fn close_next(&mut self) -> Option<ClosedWindow> {
         let (open, panes) = (self.first_open(), self.settings.panes());
-        let (first, _) = self.panes.first_key_value()?;
         // Windows before it have no records.
-        let window = self.next.max((first + 1).saturating_sub(panes));
+        let window = self.first_with_records()?;
         if window >= open {
             return None;
         }

@@ -17,10 +17,14 @@ pub enum Irregular {
     SkippedWindow,
     /// A pane that was measured by an earlier reference than the global window is.
     StalePane,
+    /// A record that is counted in the segment `__rest__`, since no more segments may live.
+    NoRoomForSegment,
+    /// A record that is counted in the segment `__rest__`, since its own would be too long.
+    LongSegment,
 }
 
 /// Every kind, in the order of the counters.
-const ALL: [Irregular; 7] = [
+const ALL: [Irregular; 9] = [
     Irregular::Late,
     Irregular::LateForSome,
     Irregular::NoTime,
@@ -28,6 +32,8 @@ const ALL: [Irregular; 7] = [
     Irregular::UnreadableTime,
     Irregular::SkippedWindow,
     Irregular::StalePane,
+    Irregular::NoRoomForSegment,
+    Irregular::LongSegment,
 ];
 
 impl Irregular {
@@ -42,21 +48,23 @@ impl Irregular {
             Self::UnreadableTime => "unreadable_time",
             Self::SkippedWindow => "min_samples",
             Self::StalePane => "stale_pane",
+            Self::NoRoomForSegment => "max_segments",
+            Self::LongSegment => "long_segment",
         }
     }
 }
 
 /// Counts of one monitor.
 #[derive(Clone, Debug, Default)]
-pub(super) struct IrregularTally([u64; ALL.len()]);
+pub(in crate::processor) struct IrregularTally([u64; ALL.len()]);
 
 impl IrregularTally {
-    pub(super) fn count(&mut self, irregular: Irregular) {
+    pub(in crate::processor) fn count(&mut self, irregular: Irregular) {
         self.0[irregular as usize] += 1;
     }
 
     /// Visits every count above 0 and starts anew.
-    pub(super) fn drain(&mut self, visit: &mut dyn FnMut(Irregular, u64)) {
+    pub(in crate::processor) fn drain(&mut self, visit: &mut dyn FnMut(Irregular, u64)) {
         for irregular in ALL {
             let count = std::mem::take(&mut self.0[irregular as usize]);
             if count > 0 {

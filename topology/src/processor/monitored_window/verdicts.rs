@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::Measure;
 use crate::drift::{CheckedFeature, Status};
-use crate::event::{ClosedBy, DriftEvent, EventId, KIND, SCHEMA_VERSION, SUMMARY, Scope};
+use crate::event::{ClosedBy, DriftEvent, EventId, KIND, SCHEMA_VERSION, SUMMARY};
 use crate::histogram::{Counts, Span};
-use crate::ids::{Partition, RecordNumber, Timestamp};
-use crate::processor::Monitor;
+use crate::ids::{RecordNumber, Timestamp};
+use crate::processor::measure::Measure;
+use crate::processor::place::Place;
 
 /// Each feature's status at the last check, and the summary's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,10 +19,10 @@ pub(super) struct Verdicts {
 
 /// Whose check it is.
 pub(super) struct Checker<'a> {
-    pub(super) monitor: &'a Arc<Monitor>,
-    pub(super) scope: Scope,
-    pub(super) partition: Option<Partition>,
-    pub(super) event_id: &'a EventId,
+    pub(super) place: &'a Place,
+    /// Empty: all records.
+    pub(super) segment: &'a Arc<str>,
+    pub(super) event_id: EventId,
     pub(super) measure: &'a Measure,
     pub(super) record_number: RecordNumber,
 }
@@ -50,7 +50,7 @@ impl Verdicts {
     pub(super) fn check(&mut self, checker: &Checker<'_>, window: &impl Counts, bounds: Bounds, events: &mut Vec<DriftEvent>) {
         let Measure { reference, layout, .. } = checker.measure;
         let records = window.records();
-        let (checked, summary) = checker.monitor.criteria.check_all(reference, layout, window);
+        let (checked, summary) = checker.place.monitor.criteria.check_all(reference, layout, window);
         for ((feature, checked), status) in reference.features().iter().zip(checked).zip(&mut self.statuses) {
             let CheckedFeature { check, counts, sides } = checked;
             events.push(DriftEvent {
@@ -83,14 +83,16 @@ impl Verdicts {
 impl Checker<'_> {
     /// What all events of a check have; the rest is null.
     fn event(&self, feature: &Arc<str>, psi: f64, status: Status, window_count: u64, bounds: Bounds) -> DriftEvent {
+        let Place { monitor, scope, .. } = self.place;
+        let partition = self.place.input_partition();
         DriftEvent {
             schema_version: SCHEMA_VERSION,
             event_id: self.event_id.of(feature, bounds.id, &self.measure.version),
             kind: Cow::Borrowed(KIND),
-            monitor: Arc::clone(&self.monitor.name),
-            scope: self.scope,
-            partition: self.partition,
-            segment: None,
+            monitor: Arc::clone(&monitor.name),
+            scope: *scope,
+            partition,
+            segment: (!self.segment.is_empty()).then(|| Arc::clone(self.segment)),
             feature: Arc::clone(feature),
             psi,
             p_value: None,
@@ -103,8 +105,8 @@ impl Checker<'_> {
             missing_count: None,
             below_range_count: None,
             above_range_count: None,
-            window_start_offset: self.partition.map(|_| bounds.span.first),
-            window_end_offset: self.partition.map(|_| bounds.span.last),
+            window_start_offset: partition.map(|_| bounds.span.first),
+            window_end_offset: partition.map(|_| bounds.span.last),
             window_start_ms: bounds.times.0,
             window_end_ms: bounds.times.1,
             counts: None,
