@@ -96,6 +96,7 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
         commit_interval: config.commit_interval,
         transaction_timeout: config.transaction_timeout,
         standby: config.standby,
+        state_cache_max_bytes: config.state_cache_max_bytes,
         monitors,
         fail_point: None,
     };

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use leeway_topology::graph::{changelog_topic, global_store_name, repartition_topic, store_name};
 use leeway_topology::ids::Timestamp;
-use leeway_topology::processor::{Monitor, References};
+use leeway_topology::processor::{CacheBudget, Monitor, References};
 use tracing::{error, info, warn};
 
 use crate::broker::{Broker, BrokerError, ClientSettings};
@@ -74,6 +74,8 @@ pub struct Settings {
     pub transaction_timeout: Duration,
     /// Whether copies are kept of the state of tasks that run elsewhere.
     pub standby: bool,
+    /// Memory for the windows of segments, about.
+    pub state_cache_max_bytes: usize,
     /// What to watch.
     pub monitors: Vec<Arc<Monitor>>,
     /// A test's hook.
@@ -263,6 +265,7 @@ impl Runtime {
             sub_topologies: plan.sub_topologies,
             store,
             references,
+            cache: CacheBudget::new(settings.state_cache_max_bytes),
             metrics,
             commit_interval: settings.commit_interval,
             transaction_timeout: settings.transaction_timeout,

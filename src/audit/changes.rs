@@ -9,55 +9,78 @@ use std::sync::Arc;
 
 use leeway_topology::event::{ClosedBy, DriftEvent};
 use leeway_topology::ids::{Partition, RecordNumber};
-use leeway_topology::processor::{DriftProcessor, Monitor, Processor as _, Publication, PublishedReferences, References};
+use leeway_topology::processor::{DriftProcessor, Monitor, Outputs, Publication, PublishedReferences, References};
 use leeway_topology::repartition::{Content, ShippedPane};
 
 use super::{Audit, AuditError, Grounds};
 use crate::broker::Broker;
 
-/// A check, by the record that came last before it. Of the two that one record may have, the one that idleness made comes later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct CheckAt {
+/// A check, or a pane, by the record that came last before it. Of the two checks that one record may have, the one that idleness made comes later.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Told {
+    /// Empty where the monitor has no segments.
+    segment: Arc<str>,
+    /// Of the segment.
     record: RecordNumber,
     is_idle: bool,
 }
 
-/// What one monitor's partition did.
-struct Story {
-    /// References, each with the check after which it counts.
-    versions: Vec<(CheckAt, String)>,
-    last: CheckAt,
-    /// Records after which the partition was idle.
-    idle: BTreeSet<RecordNumber>,
-}
-
-impl Story {
-    fn new() -> Self {
+impl Told {
+    fn by_event(event: &DriftEvent) -> Self {
         Self {
-            versions: Vec::new(),
-            last: CheckAt {
-                record: RecordNumber(0),
-                is_idle: false,
-            },
-            idle: BTreeSet::new(),
+            segment: event.segment.clone().unwrap_or_else(|| NO_SEGMENT.into()),
+            record: event.record_count,
+            is_idle: event.closed_by == Some(ClosedBy::Idle),
         }
     }
 
-    /// A check, or a pane.
-    fn note(&mut self, at: CheckAt, version: &str) {
+    fn by_pane(pane: &ShippedPane) -> Self {
+        let Content::Count(content) = &pane.content;
+        Self {
+            segment: pane.segment.clone(),
+            record: RecordNumber((content.pane.number.0 + 1) * content.every),
+            is_idle: false,
+        }
+    }
+}
+
+const NO_SEGMENT: &str = "";
+
+/// What one monitor's partition did.
+#[derive(Default)]
+struct Story {
+    /// References, each with what was told last before it counted.
+    versions: Vec<(Option<Told>, String)>,
+    last: Option<Told>,
+    /// Segments and records after which the partition was idle.
+    idle: BTreeSet<(Arc<str>, RecordNumber)>,
+}
+
+impl Story {
+    fn note(&mut self, told: Told, version: &str) {
         if self.versions.last().is_none_or(|(_, last)| last != version) {
-            self.versions.push((self.last, version.to_owned()));
+            self.versions.push((self.last.clone(), version.to_owned()));
         }
-        if at.is_idle {
-            self.idle.insert(at.record);
+        if told.is_idle {
+            self.idle.insert((told.segment.clone(), told.record));
         }
-        self.last = at;
+        self.last = Some(told);
     }
 }
 
 /// By monitor and partition. Monitors of which the input says everything are not in it.
 #[derive(Default)]
 pub(super) struct Changes(BTreeMap<(Arc<str>, Partition), Story>);
+
+/// Whether what was written has to be asked about a monitor.
+fn has_story(monitor: &Monitor, references: &PublishedReferences) -> bool {
+    references.versions(&monitor.name) > 1 || monitor.idle_close_after_ms.is_some()
+}
+
+/// Whether a monitor's checks are told by its panes only.
+fn is_silent(monitor: &Monitor) -> bool {
+    !monitor.scopes.partition
+}
 
 impl Changes {
     /// What a partition's monitors began with.
@@ -69,24 +92,30 @@ impl Changes {
         }
     }
 
-    /// Offers the references that are to be taken over after the check that is due.
-    pub(super) fn offer(&self, partition: Partition, processor: &mut DriftProcessor, published: &PublishedReferences, is_idle: bool) {
+    /// After the checks of one record: takes over the references that were taken over there.
+    pub(super) fn take_over(&self, partition: Partition, processor: &mut DriftProcessor, out: &Outputs, published: &PublishedReferences) {
         if self.0.is_empty() {
             return;
         }
-        let due: Vec<_> = processor
-            .windows()
-            .into_iter()
-            .filter_map(|window| {
-                let (name, record) = (&window.monitor().name, window.window().record_number());
-                let story = self.0.get(&(name.clone(), partition))?;
-                let (_, version) = story.versions.iter().find(|(after, _)| *after == CheckAt { record, is_idle })?;
-                published.version(name, version)
-            })
-            .collect();
-        for publication in due {
-            // One that does not fit was never taken over: what was written with it then differs.
-            processor.offer_reference(&publication).unwrap_or_default();
+        // What each monitor told last.
+        let mut told: BTreeMap<Arc<str>, Told> = BTreeMap::new();
+        for pane in &out.panes {
+            told.insert(pane.monitor.clone(), Told::by_pane(pane));
+        }
+        for event in out.events.iter().filter(|event| event.is_summary()) {
+            told.insert(event.monitor.clone(), Told::by_event(event));
+        }
+        for (monitor, told) in told {
+            let Some(story) = self.0.get(&(monitor.clone(), partition)) else {
+                continue;
+            };
+            let told = Some(told);
+            if let Some((_, version)) = story.versions.iter().skip(1).find(|(after, _)| *after == told)
+                && let Some(publication) = published.version(&monitor, version)
+            {
+                // One that does not fit was never taken over: what was written with it then differs.
+                processor.change_over(&publication).unwrap_or_default();
+            }
         }
     }
 
@@ -95,16 +124,10 @@ impl Changes {
         if self.0.values().all(|story| story.idle.is_empty()) {
             return false;
         }
-        let was_idle: BTreeSet<Arc<str>> = processor
-            .windows()
-            .into_iter()
-            .filter(|window| {
-                let story = self.0.get(&(window.monitor().name.clone(), partition));
-                story.is_some_and(|story| story.idle.contains(&window.window().record_number()))
-            })
-            .map(|window| window.monitor().name.clone())
-            .collect();
-        processor.close_idle(&|monitor| was_idle.contains(&monitor.name))
+        processor.close_idle_if(&|monitor, segment, record| {
+            let story = self.0.get(&(monitor.name.clone(), partition));
+            story.is_some_and(|story| story.idle.contains(&(segment.into(), record)))
+        })
     }
 }
 
@@ -137,7 +160,7 @@ impl<B: Broker> Audit<'_, B> {
     /// Reads them, where there is something to be told.
     pub(super) fn changes(&self, grounds: &Grounds) -> Result<Changes, AuditError> {
         let mut changes = Changes::default();
-        let has_story = |monitor: &Monitor| self.references.versions(&monitor.name) > 1 || monitor.idle_close_after_ms.is_some();
+        let has_story = |monitor: &Monitor| has_story(monitor, self.references);
         if !self.monitors.iter().any(|monitor| has_story(monitor)) {
             return Ok(changes);
         }
@@ -148,40 +171,36 @@ impl<B: Broker> Audit<'_, B> {
                     && event.is_summary()
                     && topic.monitors.get(&event.monitor).is_some_and(|monitor| has_story(monitor))
                 {
-                    let at = CheckAt {
-                        record: event.record_count,
-                        is_idle: event.closed_by == Some(ClosedBy::Idle),
-                    };
-                    let story = changes.0.entry((event.monitor, partition)).or_insert_with(Story::new);
-                    story.note(at, &event.reference_version);
+                    let story = changes.0.entry((event.monitor.clone(), partition)).or_default();
+                    story.note(Told::by_event(&event), &event.reference_version);
                 }
                 ControlFlow::Continue(())
             })?;
         }
         for (name, topic) in &grounds.panes {
             // Where a partition's checks are told, they have said it.
-            let is_silent = |name: &str| {
+            let is_asked = |name: &str| {
                 let monitor = topic.monitors.iter().find(|monitor| *monitor.name == *name);
-                monitor.is_some_and(|monitor| !monitor.scopes.partition && has_story(monitor))
+                monitor.is_some_and(|monitor| is_silent(monitor) && has_story(monitor))
             };
+            // Segments are in several partitions of the topic, which are not read in the order in which they were written: sorted by where they end.
+            let mut panes = Vec::new();
             self.read(name, &mut |_, record| {
                 if let (Some(key), Some(value)) = (record.key, record.value)
-                    && let Ok(ShippedPane {
-                        monitor,
-                        content: Content::Count(pane),
-                        ..
-                    }) = ShippedPane::read(key, value)
-                    && is_silent(&monitor)
+                    && let Ok(pane) = ShippedPane::read(key, value)
+                    && is_asked(&pane.monitor)
                 {
-                    let at = CheckAt {
-                        record: RecordNumber((pane.pane.number.0 + 1) * pane.every),
-                        is_idle: false,
-                    };
-                    let story = changes.0.entry((monitor, pane.partition)).or_insert_with(Story::new);
-                    story.note(at, &pane.reference_version);
+                    let Content::Count(content) = &pane.content;
+                    let told = (Told::by_pane(&pane), content.reference_version.clone());
+                    let end = content.pane.span.map(|span| span.last);
+                    panes.push(((pane.monitor.clone(), content.partition), end, told));
                 }
                 ControlFlow::Continue(())
             })?;
+            panes.sort_by_key(|(_, end, _)| *end);
+            for (of, _, (told, version)) in panes {
+                changes.0.entry(of).or_default().note(told, &version);
+            }
         }
         Ok(changes)
     }

@@ -70,8 +70,17 @@ impl Kind {
 
 impl fmt::Display for Difference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Sequence { monitor, of, feature } = &self.sequence;
+        let Sequence {
+            monitor,
+            of,
+            feature,
+            segment,
+            ..
+        } = &self.sequence;
         write!(f, "monitor {monitor:?}, ")?;
+        if let Some(segment) = segment {
+            write!(f, "segment {segment:?}, ")?;
+        }
         match of {
             Of::Partition(partition) => write!(f, "partition {partition}, feature {feature:?}, event")?,
             Of::WholeTopic => write!(f, "scope global, feature {feature:?}, event")?,

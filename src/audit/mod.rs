@@ -27,15 +27,15 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leeway_topology::event::{DriftEvent, EventId, Scope};
+use leeway_topology::event::{ClosedBy, DriftEvent, EventId};
 use leeway_topology::graph::repartition_topic;
-use leeway_topology::ids::RecordNumber;
-use leeway_topology::ids::{Offset, Partition};
-use leeway_topology::processor::{Disposition, DriftProcessor, GlobalProcessor, Monitor, Outputs, Processor, PublishedReferences};
+use leeway_topology::ids::{Offset, Partition, RecordNumber, Timestamp};
+use leeway_topology::processor::{CacheBudget, Disposition, DriftProcessor, GlobalProcessor, Monitor, Outputs, Processor, PublishedReferences};
 use leeway_topology::record::InputRecord;
 use leeway_topology::repartition::ShippedPane;
 use leeway_topology::state::StateError;
 use leeway_topology::test_driver::InMemoryStore;
+use leeway_topology::window::Window;
 
 use crate::broker::{Broker, BrokerError, FetchedRecord, TopicPartition, partitioner};
 use crate::task::Start;
@@ -132,6 +132,16 @@ pub struct Sequence {
     pub of: Of,
     /// The feature; empty for panes, which have all of them.
     pub feature: Arc<str>,
+    /// Of the repartition topic, where it is one of scope global: order holds within its partitions.
+    pub repartition: Option<Partition>,
+    /// Where the events of each segment are compared by themselves: see [`by_segment`].
+    pub segment: Option<Arc<str>>,
+}
+
+/// Whether the order of a monitor's segments, and what closed their windows, is known to nobody but the worker: idleness closes them in the middle
+/// of what the other segments do. Each segment's events are compared by themselves then, without `closed_by`.
+fn by_segment(monitor: &Monitor) -> bool {
+    monitor.idle_close_after_ms.is_some() && !monitor.segment_by.is_empty()
 }
 
 /// What an audit found.
@@ -192,8 +202,16 @@ struct Grounds {
     events: BTreeMap<Arc<str>, EventsTopic>,
     panes: BTreeMap<Arc<str>, PanesTopic>,
     changes: Changes,
-    /// By monitor: how many records its window of the whole topic has seen at these ends. Known when the panes were read once.
-    merged: BTreeMap<Arc<str>, RecordNumber>,
+    seen: Seen,
+}
+
+/// How far the dataflow was at the ends. Known when the inputs were read once.
+#[derive(Default)]
+struct Seen {
+    /// By monitor and segment (empty: none): the last record of a check of the whole topic.
+    checked: BTreeMap<(Arc<str>, Arc<str>), RecordNumber>,
+    /// By monitor and partition: stream time.
+    stream_times: BTreeMap<(Arc<str>, Partition), Timestamp>,
 }
 
 /// An event of this application as it stands in its topic.
@@ -212,6 +230,49 @@ enum Found<'r> {
     Foreign,
 }
 
+/// What the input does not say.
+struct Told<A, I> {
+    /// Is told what the checks after a record gave.
+    after_checks: A,
+    /// Says whether another check is due.
+    is_idle: I,
+}
+
+impl Grounds {
+    /// The partition of the repartition topic that the panes of a monitor's segment are in.
+    fn repartition_of(&self, monitor: &str, segment: &str) -> Option<Partition> {
+        let topic = self
+            .panes
+            .values()
+            .find(|topic| topic.monitors.iter().any(|watched| *watched.name == *monitor))?;
+        Some(partitioner::partition(&ShippedPane::key_of(monitor, segment), topic.partitions))
+    }
+
+    /// Whether an event is of records after the ends.
+    fn is_later(&self, monitor: &Monitor, event: &DriftEvent) -> bool {
+        let Some(partition) = event.partition else {
+            let segment = event.segment.clone().unwrap_or_else(|| "".into());
+            let checked = self.seen.checked.get(&(event.monitor.clone(), segment));
+            // Of a segment that was never checked so far, every event is later; of the whole topic, it is nobody's.
+            return match checked {
+                Some(checked) => event.record_count > *checked,
+                None => !monitor.segment_by.is_empty(),
+            };
+        };
+        let input = TopicPartition::new(monitor.topic.clone(), partition);
+        let end = self.ends.get(&input).copied().unwrap_or(Offset(0));
+        if event.window_end_offset.is_none_or(|window_end| window_end >= end) {
+            return true;
+        }
+        // The record that closed a window is none of it.
+        let Window::Time(settings) = monitor.window else { return false };
+        let grace_ms = i64::try_from(settings.grace_ms()).unwrap_or(i64::MAX);
+        let closes_at = event.window_end_ms.0.saturating_add(grace_ms);
+        let stream_time = self.seen.stream_times.get(&(event.monitor.clone(), partition));
+        event.closed_by == Some(ClosedBy::StreamTime) && stream_time.is_none_or(|time| time.0 < closes_at)
+    }
+}
+
 impl<B: Broker> Audit<'_, B> {
     /// Audits.
     ///
@@ -226,7 +287,7 @@ impl<B: Broker> Audit<'_, B> {
             events: self.events_topics()?,
             panes: self.panes_topics()?,
             changes: Changes::default(),
-            merged: BTreeMap::new(),
+            seen: Seen::default(),
         };
         grounds.ends = self.ends(&grounds)?;
         // After the offsets were taken: every event that they cover is before these ends, though its marker may still be on its way.
@@ -235,12 +296,12 @@ impl<B: Broker> Audit<'_, B> {
 
         let mut digests: BTreeMap<Sequence, [Digest; 2]> = BTreeMap::new();
         let mut expected = 0;
-        let (records, merged) = self.expected(&grounds, &mut |sequence, value| {
+        let (records, seen) = self.expected(&grounds, &mut |sequence, value| {
             expected += u64::from(!matches!(sequence.of, Of::Panes(_)));
             digests.entry(sequence).or_default()[0].push(value);
             ControlFlow::Continue(())
         })?;
-        grounds.merged = merged;
+        grounds.seen = seen;
         let mut misplaced: BTreeSet<Sequence> = BTreeSet::new();
         let (mut found, mut later, mut foreign) = (0, 0, 0);
         self.found(&grounds, &mut |record| {
@@ -365,44 +426,45 @@ impl<B: Broker> Audit<'_, B> {
 
     /// Hands over every event, and every pane, that the input implies, in the order of its sequence. Gives the number of records, and how many
     /// the windows of whole topics have seen.
-    fn expected(
-        &self,
-        grounds: &Grounds,
-        visit: &mut dyn FnMut(Sequence, &[u8]) -> ControlFlow<()>,
-    ) -> Result<(u64, BTreeMap<Arc<str>, RecordNumber>), AuditError> {
-        let mut records = 0;
+    fn expected(&self, grounds: &Grounds, visit: &mut dyn FnMut(Sequence, &[u8]) -> ControlFlow<()>) -> Result<(u64, Seen), AuditError> {
+        let (mut records, mut seen) = (0, Seen::default());
         for (topic, monitors) in self.inputs() {
             let open = |partition| {
                 let references = grounds.changes.references_of(partition, self.references);
-                let nothing = InMemoryStore::default();
-                DriftProcessor::open(self.application_id, partition, &monitors, &references, &nothing)
+                let (memory, nothing) = (CacheBudget::unbounded(), InMemoryStore::default());
+                DriftProcessor::open(self.application_id, partition, &monitors, &references, &memory, &nothing)
             };
-            // What the input does not say. The first: before a check that is due after a record; the second: whether another one is due.
-            let told = |partition, processor: &mut DriftProcessor, check_due: bool| {
-                if check_due {
-                    grounds.changes.offer(partition, processor, self.references, false);
-                    return false;
-                }
-                let is_idle = grounds.changes.close_idle(partition, processor);
-                if is_idle {
-                    grounds.changes.offer(partition, processor, self.references, true);
-                }
-                is_idle
+            let told = Told {
+                after_checks: |partition, processor: &mut DriftProcessor, out: &Outputs| {
+                    grounds.changes.take_over(partition, processor, out, self.references);
+                },
+                is_idle: |partition, processor: &mut DriftProcessor| grounds.changes.close_idle(partition, processor),
             };
-            records += self.replay(&topic, grounds, open, told, visit)?.0;
-        }
-        let mut merged = BTreeMap::new();
-        for (topic, PanesTopic { monitors, .. }) in &grounds.panes {
-            let open = |partition| {
-                let (references, nothing) = (Arc::new(self.references.clone()), InMemoryStore::default());
-                GlobalProcessor::open(self.application_id, partition, monitors, references, &nothing)
-            };
-            let (_, processors) = self.replay(topic, grounds, open, |_, _, _| false, visit)?;
-            for window in processors.values().flat_map(Processor::windows) {
-                merged.insert(window.monitor().name.clone(), window.window().record_number());
+            let (read, processors) = self.replay(&topic, grounds, open, told, visit)?;
+            records += read;
+            for (partition, processor) in processors {
+                let times = processor.stream_times();
+                seen.stream_times.extend(times.map(|(monitor, time)| ((monitor, partition), time)));
             }
         }
-        Ok((records, merged))
+        for (topic, PanesTopic { monitors, .. }) in &grounds.panes {
+            let open = |partition| {
+                let (references, memory, nothing) = (Arc::new(self.references.clone()), CacheBudget::unbounded(), InMemoryStore::default());
+                GlobalProcessor::open(self.application_id, partition, monitors, references, &memory, &nothing)
+            };
+            let told = Told {
+                after_checks: |_, _: &mut GlobalProcessor, out: &Outputs| {
+                    for event in &out.events {
+                        let segment = event.segment.clone().unwrap_or_else(|| "".into());
+                        let checked = seen.checked.entry((event.monitor.clone(), segment)).or_insert(RecordNumber(0));
+                        *checked = event.record_count.max(*checked);
+                    }
+                },
+                is_idle: |_, _: &mut GlobalProcessor| false,
+            };
+            self.replay(topic, grounds, open, told, visit)?;
+        }
+        Ok((records, seen))
     }
 
     /// Runs the dataflow of one topic up to the ends, from nothing. Gives the number of records, and the processors as they are then.
@@ -411,12 +473,13 @@ impl<B: Broker> Audit<'_, B> {
         topic: &str,
         grounds: &Grounds,
         open: impl Fn(Partition) -> Result<P, StateError>,
-        told: impl Fn(Partition, &mut P, bool) -> bool,
+        mut told: Told<impl FnMut(Partition, &mut P, &Outputs), impl FnMut(Partition, &mut P) -> bool>,
         visit: &mut dyn FnMut(Sequence, &[u8]) -> ControlFlow<()>,
     ) -> Result<(u64, BTreeMap<Partition, P>), AuditError> {
         let mut records = 0;
         let mut processors: BTreeMap<Partition, P> = BTreeMap::new();
-        let mut out = Outputs::default();
+        // Everything stays in memory: nothing is ever written.
+        let (mut out, nothing) = (Outputs::default(), InMemoryStore::default());
         let mut failed = None;
         let read = self.read(topic, &mut |input, record| {
             if grounds.ends.get(input).is_none_or(|end| record.offset >= *end) {
@@ -440,34 +503,36 @@ impl<B: Broker> Audit<'_, B> {
                 key: record.key,
                 value: record.value,
             };
-            let mut check_due = match processor.process(&record) {
-                Disposition::Processed { check_due } | Disposition::Late { check_due, .. } => check_due,
-                Disposition::Waiting { monitor, version } => {
+            match processor.process(&record, &nothing) {
+                Ok(Disposition::Processed { .. } | Disposition::Late { .. }) => {}
+                Ok(Disposition::Waiting { monitor, version }) => {
                     return fail(StateError::Inconsistent(format!(
                         "monitor `{monitor}`: a pane was measured by reference {version}, which is not published any more"
                     )));
                 }
-                _ => return ControlFlow::Continue(()),
-            };
+                Ok(_) => return ControlFlow::Continue(()),
+                Err(error) => return fail(error),
+            }
             // At most twice: after the record, and since the partition was idle then.
-            loop {
-                let is_idle = told(input.partition, processor, check_due);
-                if !(check_due || is_idle) {
-                    break;
+            let mut is_due = processor.is_check_due() || (told.is_idle)(input.partition, processor);
+            while is_due {
+                while processor.is_check_due() {
+                    if let Err(error) = processor.check(&nothing, &mut out) {
+                        return fail(error);
+                    }
                 }
-                check_due = false;
-                processor.check(&mut out);
+                (told.after_checks)(input.partition, processor, &out);
                 for event in out.events.drain(..) {
-                    let sequence = Sequence {
-                        monitor: event.monitor.clone(),
-                        of: event.partition.map_or(Of::WholeTopic, Of::Partition),
-                        feature: event.feature.clone(),
-                    };
-                    visit(sequence, &event.to_json())?;
+                    let (sequence, value) = self.as_compared(grounds, event);
+                    visit(sequence, &value)?;
                 }
                 for pane in out.panes.drain(..) {
-                    visit(panes::sequence(&pane), &panes::text(&pane))?;
+                    visit(
+                        panes::sequence(&pane, grounds.repartition_of(&pane.monitor, &pane.segment)),
+                        &panes::text(&pane),
+                    )?;
                 }
+                is_due = (told.is_idle)(input.partition, processor);
             }
             ControlFlow::Continue(())
         });
@@ -475,6 +540,27 @@ impl<B: Broker> Audit<'_, B> {
             Some(error) => Err(error),
             None => read.map(|()| (records, processors)),
         }
+    }
+
+    /// The sequence that an event is in, and the bytes that are compared.
+    fn as_compared(&self, grounds: &Grounds, mut event: DriftEvent) -> (Sequence, Vec<u8>) {
+        let monitor = self.monitors.iter().find(|monitor| monitor.name == event.monitor);
+        let by_segment = event.partition.is_some() && monitor.is_some_and(|monitor| by_segment(monitor));
+        if by_segment {
+            event.closed_by = None;
+        }
+        let segment = event.segment.clone();
+        let sequence = Sequence {
+            monitor: event.monitor.clone(),
+            of: event.partition.map_or(Of::WholeTopic, Of::Partition),
+            feature: event.feature.clone(),
+            repartition: match event.partition {
+                Some(_) => None,
+                None => grounds.repartition_of(&event.monitor, segment.as_deref().unwrap_or_default()),
+            },
+            segment: segment.filter(|_| by_segment),
+        };
+        (sequence, event.to_json())
     }
 
     /// Hands over every record of the events and repartition topics, as what it is.
@@ -495,31 +581,23 @@ impl<B: Broker> Audit<'_, B> {
         let Some(monitor) = topic.monitors.get(&event.monitor) else {
             return Found::Foreign;
         };
-        let scope = event.partition.map_or(Scope::Global, |_| Scope::Partition);
-        let id = EventId::new(self.application_id, &monitor.name, &monitor.topic, event.partition, scope, None);
+        let segment = event.segment.as_deref();
+        let id = EventId::new(self.application_id, &monitor.name, &monitor.topic, event.partition, event.scope, segment);
         if !id.begins(&event.event_id) {
             return Found::Foreign;
         }
-        let is_later = match event.partition {
-            Some(partition) => {
-                let input = TopicPartition::new(monitor.topic.clone(), partition);
-                let end = grounds.ends.get(&input).copied().unwrap_or(Offset(0));
-                event.window_end_offset.is_some_and(|window_end| window_end >= end)
-            }
-            None => grounds.merged.get(&event.monitor).is_some_and(|merged| event.record_count > *merged),
-        };
-        if is_later {
+        if grounds.is_later(monitor, &event) {
             return Found::Later;
         }
         let place = partitioner::partition(event.feature.as_bytes(), topic.partitions);
+        let is_in_its_place = record.key == Some(event.feature.as_bytes()) && at.partition == place;
+        // Bytes that are not those of a worker are compared as they are.
+        let is_ours = event.to_json() == value;
+        let (sequence, compared) = self.as_compared(grounds, event);
         Found::Event(FoundEvent {
-            is_in_its_place: record.key == Some(event.feature.as_bytes()) && at.partition == place,
-            sequence: Sequence {
-                monitor: event.monitor,
-                of: event.partition.map_or(Of::WholeTopic, Of::Partition),
-                feature: event.feature,
-            },
-            value: Cow::Borrowed(value),
+            is_in_its_place,
+            sequence,
+            value: if is_ours { Cow::Owned(compared) } else { Cow::Borrowed(value) },
             at,
             offset: record.offset,
         })
@@ -561,7 +639,7 @@ fn classify_pane<'r>(topic: &PanesTopic, ends: &Ends, at: &'r TopicPartition, re
         return Found::Later;
     }
     Found::Event(FoundEvent {
-        sequence: panes::sequence(&pane),
+        sequence: panes::sequence(&pane, Some(at.partition)),
         value: Cow::Owned(panes::text(&pane)),
         at,
         offset: record.offset,

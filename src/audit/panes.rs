@@ -1,18 +1,21 @@
 //! Panes on a repartition topic, as an audit compares them.
 
-use leeway_topology::ids::Offset;
+use leeway_topology::ids::{Offset, Partition};
 use leeway_topology::repartition::{Content, ShippedPane};
 use serde_json::json;
 
 use super::{Ends, Of, Sequence};
 use crate::broker::TopicPartition;
 
-pub(super) fn sequence(pane: &ShippedPane) -> Sequence {
+/// `repartition`: the partition that it is in, or should be in.
+pub(super) fn sequence(pane: &ShippedPane, repartition: Option<Partition>) -> Sequence {
     let Content::Count(content) = &pane.content;
     Sequence {
         monitor: pane.monitor.clone(),
         of: Of::Panes(content.partition),
         feature: "".into(),
+        repartition,
+        segment: None,
     }
 }
 

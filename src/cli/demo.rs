@@ -152,6 +152,7 @@ fn run<B: Broker>(broker: &B, args: &Args, application_id: &str, colors: bool, b
         commit_interval: Duration::from_millis(100),
         transaction_timeout: Duration::from_secs(10),
         standby: false,
+        state_cache_max_bytes: 64 << 20,
         monitors,
         fail_point: None,
     };

@@ -7,7 +7,7 @@ use clap::ValueEnum;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use indicatif::{HumanBytes, HumanCount};
-use leeway_topology::state::{FeatureHead, WindowHead};
+use leeway_topology::state::{FeatureHead, SegmentsHead, WindowHead};
 use serde_json::json;
 
 use super::{Context, EXIT_MISMATCH};
@@ -106,6 +106,7 @@ fn json(contents: &Contents) -> String {
                 "committed_at_ms": of_task.progress.as_ref().map(|progress| progress.committed_at.0),
                 "changelog_offset": of_task.checkpoint.as_ref().map(|checkpoint| checkpoint.changelog_offset.0),
                 "windows": windows,
+                "segments": of_task.segments.iter().map(|(key, head)| segments(key, head)).collect::<Vec<_>>(),
                 "panes": of_task.panes,
                 "keys": of_task.keys,
                 "bytes": of_task.bytes,
@@ -120,6 +121,17 @@ fn json(contents: &Contents) -> String {
         "unreadable": contents.unreadable,
     });
     format!("{object}\n")
+}
+
+fn segments(key: &str, head: &SegmentsHead) -> serde_json::Value {
+    json!({
+        "key": key,
+        "segment_by": head.segment_by,
+        "segments": head.segments,
+        "record_number": head.record_number.0,
+        "stream_time_ms": head.stream_time.map(|time| time.0),
+        "reference_version": head.reference_version.as_deref(),
+    })
 }
 
 fn window(key: &str, head: &Head) -> serde_json::Value {

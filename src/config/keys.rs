@@ -107,6 +107,14 @@ pub const KEYS: &[Key] = &[
         ..KEY
     },
     Key {
+        path: "state_cache_max_bytes",
+        flag: Some("state-cache-max-bytes"),
+        kind: Kind::Integer { min: 1 << 20, max: 1 << 40 },
+        default: Some("268435456"),
+        doc: "Memory for the windows of segments, about; the others are read from the state store when a record comes",
+        ..KEY
+    },
+    Key {
         path: "num_stream_threads",
         flag: Some("num-stream-threads"),
         kind: Kind::Integer { min: 1, max: 1024 },
@@ -399,10 +407,9 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "monitor.segment_by",
-        kind: Kind::List(NON_EMPTY),
+        kind: Kind::List(FIELD),
         default: Some(""),
-        doc: "Fields by whose values records are watched apart",
-        unavailable: |value| (!value.is_empty_list()).then_some("segments are not available yet: leave it out"),
+        doc: "Fields by whose values records are watched apart: names, or JSON pointers",
         ..KEY
     },
     Key {
@@ -416,7 +423,14 @@ pub const KEYS: &[Key] = &[
         path: "monitor.max_segments",
         kind: Kind::Integer { min: 1, max: 10_000_000 },
         default: Some("10000"),
-        doc: "Segments at most",
+        doc: "Segments that may live at once in a partition; the records of further ones are counted in `__rest__`",
+        ..KEY
+    },
+    Key {
+        path: "monitor.segment_expiry",
+        kind: Kind::Text(DURATION),
+        unset: "never",
+        doc: "After what stream time without a record a segment is forgotten",
         ..KEY
     },
     Key {

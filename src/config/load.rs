@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use leeway_topology::drift::{Criteria, SummaryRule, Thresholds};
 use leeway_topology::event::Scope;
+use leeway_topology::field::Field;
 use leeway_topology::metric::Metric;
 use leeway_topology::processor::Scopes;
 use leeway_topology::significance::Correction;
@@ -21,6 +22,8 @@ use super::view::{View, source_of};
 use super::{Config, ConfigError, DashboardConfig, HttpConfig, KafkaConfig, LogFormat, MonitorConfig, ReferenceSource};
 use crate::task::Start;
 
+const SEGMENT_BY: &str = "monitor.segment_by";
+const SEGMENT_EXPIRY: &str = "monitor.segment_expiry";
 const GRACE: &str = "monitor.window.grace";
 const TIMESTAMP_FIELD: &str = "monitor.window.timestamp_field";
 const LATE: &str = "monitor.window.late";
@@ -161,6 +164,7 @@ fn build(mut resolved: Resolved, faults: &mut Vec<String>) -> Config {
     }
     Config {
         state_dir: PathBuf::from(view.text("state_dir")),
+        state_cache_max_bytes: view.size("state_cache_max_bytes"),
         num_stream_threads: view
             .optional_integer("num_stream_threads")
             .map(|threads| usize::try_from(threads).unwrap_or(usize::MAX)),
@@ -367,6 +371,7 @@ fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
             view.named("monitor.scopes")
         ));
     }
+    let (segment_by, segment_expiry_ms) = segments(view, window, faults);
     let topic = view.text("monitor.topic");
     MonitorConfig {
         name: view.text("monitor.name"),
@@ -395,8 +400,39 @@ fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
         min_samples: view.integer("monitor.min_samples"),
         criteria,
         max_categories: view.size("monitor.max_categories"),
+        segment_by,
+        max_segments: view.integer("monitor.max_segments"),
+        segment_expiry_ms,
     }
 }
+
+/// By what records are watched apart, and when a segment expires.
+fn segments(view: &View<'_>, window: Window, faults: &mut Vec<String>) -> (Vec<Field>, Option<u64>) {
+    let fields = view.list(SEGMENT_BY).unwrap_or_default();
+    if fields.len() > SEGMENT_FIELDS_MAX {
+        faults.push(format!("{}: at most {SEGMENT_FIELDS_MAX} fields are possible", view.named(SEGMENT_BY)));
+    }
+    let expiry_ms = view.optional_text(SEGMENT_EXPIRY).and_then(|text| duration_ms(&text));
+    if let Some(expiry_ms) = expiry_ms {
+        let named = view.named(SEGMENT_EXPIRY);
+        if fields.is_empty() {
+            faults.push(format!("{named}: has no meaning without segment_by"));
+        } else if expiry_ms == 0 {
+            faults.push(format!("{named}: must be longer than nothing; leave it out to keep segments for ever"));
+        } else if let Window::Time(settings) = window
+            && expiry_ms < settings.size_ms() + settings.grace_ms()
+        {
+            faults.push(format!(
+                "{named}: must be at least the window's size and grace, or its last windows would never close"
+            ));
+        }
+    }
+    let fields = fields.iter().filter_map(|field| field.parse().ok()).collect();
+    (fields, expiry_ms)
+}
+
+/// Each makes every event longer.
+const SEGMENT_FIELDS_MAX: usize = 8;
 
 impl Resolved {
     /// Whether anything but the default set this key (for a monitor's key: of the first monitor).

@@ -52,6 +52,8 @@ pub struct Config {
     pub application_id: String,
     /// Where the state is kept.
     pub state_dir: PathBuf,
+    /// Memory for the windows of segments, about.
+    pub state_cache_max_bytes: usize,
     /// `None`: the cores, at most the partitions.
     pub num_stream_threads: Option<usize>,
     /// Longest time between two commits.
@@ -155,6 +157,12 @@ pub struct MonitorConfig {
     pub criteria: Criteria,
     /// Categories with a bin of their own, where a reference is made from data.
     pub max_categories: usize,
+    /// The fields whose values make a segment.
+    pub segment_by: Vec<Field>,
+    /// Segments that may live at once in a partition.
+    pub max_segments: u64,
+    /// After what stream time without a record a segment is forgotten.
+    pub segment_expiry_ms: Option<u64>,
 }
 
 /// A worker's own server: metrics, health, queries.
@@ -229,6 +237,9 @@ impl MonitorConfig {
             criteria: self.criteria.clone(),
             features: self.features.clone(),
             paths: self.paths.clone(),
+            segment_by: self.segment_by.clone(),
+            max_segments: self.max_segments,
+            segment_expiry_ms: self.segment_expiry_ms,
         };
         monitor.validate()?;
         Ok(monitor)

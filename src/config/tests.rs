@@ -244,11 +244,32 @@ fn what_this_version_cannot_do_is_refused_once_in_words() {
             "[[monitor]]\nscopes = ['partition', 'global']\nwindow = { kind = 'time', size = '5m' }",
             "scope `global` is not available yet with time windows",
         ),
-        ("[[monitor]]\nsegment_by = ['country']", "segments are not available yet"),
         ("[[monitor]]\nreference = { rolling = '7d' }", "rolling references are not available yet"),
         ("[http.tls]\ncert = 'c.pem'", "not available yet"),
     ] {
         assert!(only_fault(file).contains(words), "{file}: {}", only_fault(file));
+    }
+}
+
+#[test]
+fn segments_are_fields_with_a_bound_and_an_expiry() {
+    let config = from_file("[[monitor]]\nsegment_by = ['country', '/payload/model']\nmax_segments = 7\nsegment_expiry = '7d'").unwrap();
+    let monitor = config.monitors[0].to_monitor().unwrap();
+    let fields: Vec<_> = monitor.segment_by.iter().map(leeway_topology::field::Field::as_str).collect();
+    assert_eq!(fields, ["country", "/payload/model"]);
+    assert_eq!((monitor.max_segments, monitor.segment_expiry_ms), (7, Some(7 * 24 * 3_600_000)));
+    for (file, words) in [
+        ("segment_expiry = '7d'", "has no meaning without segment_by"),
+        ("segment_by = ['c']\nsegment_expiry = '0s'", "must be longer than nothing"),
+        (
+            "segment_by = ['c']\nsegment_expiry = '5m'\nwindow = { kind = 'time', size = '5m', grace = '1s' }",
+            "must be at least the window's size and grace",
+        ),
+        ("segment_by = ['a','b','c','d','e','f','g','h','i']", "at most 8 fields are possible"),
+        ("segment_by = ['/a~']", "JSON pointer"),
+    ] {
+        let file = format!("[[monitor]]\n{file}");
+        assert!(only_fault(&file).contains(words), "{file}: {}", only_fault(&file));
     }
 }
 
@@ -401,6 +422,7 @@ fn the_effective_default_configuration_reads_like_this() {
     insta::assert_snapshot!(load(&ConfigFlags::default(), &BTreeMap::new(), None).unwrap().effective_toml(), @r#"
     application_id = "drift-monitor-group"  # default
     state_dir = "./leeway-state"  # default
+    state_cache_max_bytes = 268435456  # default
     # num_stream_threads: the cores, at most the partitions
     commit_interval_ms = 100  # default
     transaction_timeout_ms = 10000  # default
@@ -455,6 +477,7 @@ fn the_effective_default_configuration_reads_like_this() {
     segment_by = []  # default
     max_categories = 50  # default
     max_segments = 10000  # default
+    # segment_expiry: never
     "#);
 }
 

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use leeway_topology::codec;
-use leeway_topology::state::{GlobalWindowHead, KeyKind, KeyText, TimeWindowHead, WindowHead, progress_key};
+use leeway_topology::state::{GlobalWindowHead, KeyKind, KeyText, SegmentsHead, TimeWindowHead, WindowHead, progress_key};
 
 use super::backend::{Backend as _, KEY_FORMAT, prefix, split};
 use super::directory::{self, DirectoryError, Owner};
@@ -53,6 +53,8 @@ pub struct TaskContents {
     pub checkpoint: Option<Checkpoint>,
     /// Its windows, by their keys in words.
     pub windows: Vec<(String, Head)>,
+    /// What all segments of a monitor have together, by their keys in words.
+    pub segments: Vec<(String, SegmentsHead)>,
     /// Panes of histograms.
     pub panes: u64,
     /// Keys.
@@ -180,6 +182,8 @@ impl TaskContents {
             self.windows.push((text(key), Head::Time(codec::decode(value).map_err(corrupt)?)));
         } else if key.first() == Some(&(KeyKind::GlobalWindow as u8)) {
             self.windows.push((text(key), Head::Global(codec::decode(value).map_err(corrupt)?)));
+        } else if key.first() == Some(&(KeyKind::Segments as u8)) {
+            self.segments.push((text(key), codec::decode(value).map_err(corrupt)?));
         } else if key.first() == Some(&(KeyKind::Pane as u8)) {
             self.panes += 1;
         } else {

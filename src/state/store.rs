@@ -307,10 +307,23 @@ impl TaskLease {
 
 impl ReadStore for TaskLease {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
-        TaskLease::get(self, key).map_err(|error| match error {
-            StoreError::Corrupted(_) => StateError::Damaged(error.to_string()),
-            StoreError::Unavailable(_) | StoreError::LeaseLost(_) => StateError::Store(error.to_string()),
-        })
+        TaskLease::get(self, key).map_err(state_error)
+    }
+
+    fn scan(&self, prefix: &[u8], visit: &mut dyn FnMut(&[u8], &[u8])) -> Result<(), StateError> {
+        let mut within = |key: &[u8], value: &[u8]| {
+            visit(key.strip_prefix(self.prefix.as_slice()).unwrap_or(key), value);
+            ControlFlow::Continue(())
+        };
+        let range = keys_with(&self.key(prefix));
+        self.with_backend(|backend| backend.scan(&range, &mut within)).map_err(state_error)
+    }
+}
+
+fn state_error(error: StoreError) -> StateError {
+    match error {
+        StoreError::Corrupted(_) => StateError::Damaged(error.to_string()),
+        StoreError::Unavailable(_) | StoreError::LeaseLost(_) => StateError::Store(error.to_string()),
     }
 }
 

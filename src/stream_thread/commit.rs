@@ -42,9 +42,11 @@ impl<C: StreamClient> StreamThread<C> {
     /// Seals and submits the open epoch when it is due: after the commit interval, at its bound of bytes, or because partitions are to be given
     /// back. One transaction is under way at a time.
     pub(super) fn seal_if_due(&mut self, now: Now) {
+        let unflushed = self.unflushed_bytes();
         let Some(epoch) = &self.open else { return };
         let asked = self.stopping || self.revoking.is_some();
-        let due = asked || now.elapsed >= epoch.opened + self.context.commit_interval || epoch.bytes >= self.epoch_bytes_max;
+        let is_full = epoch.bytes + unflushed >= self.epoch_bytes_max;
+        let due = asked || now.elapsed >= epoch.opened + self.context.commit_interval || is_full;
         if !due || !matches!(self.producer, Producer::Ready) {
             return;
         }
@@ -336,6 +338,9 @@ impl<C: StreamClient> StreamThread<C> {
             {
                 task.committed = Some(sealed.ours.clone());
                 running.base = sealed.progress.next_offset;
+                if written.is_ok() {
+                    running.processor.applied();
+                }
             }
         }
         for event in &epoch.checks {

@@ -25,7 +25,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use leeway_topology::ids::{Offset, Timestamp};
-use leeway_topology::processor::{Irregular, References};
+use leeway_topology::processor::{CacheBudget, Irregular, References};
 use tracing::{error, info, warn};
 
 use crate::broker::{ClientEvent, StreamClient, TopicPartition};
@@ -72,6 +72,8 @@ pub struct ThreadContext {
     pub store: StateStore,
     /// The references that are known.
     pub references: Arc<dyn References + Send + Sync>,
+    /// Memory for the windows of segments.
+    pub cache: Arc<CacheBudget>,
     /// Counters and gauges.
     pub metrics: Arc<Metrics>,
     /// How long an epoch is filled at most.
@@ -159,6 +161,7 @@ pub struct StreamThread<C: StreamClient> {
     published: Duration,
     /// Records without a readable time are warned of once.
     told_of_times: bool,
+    told_of_segments: bool,
     /// The generation of the references that running tasks were told of.
     references_seen: u64,
     /// Bytes after which an epoch is sealed early; halved when a transaction timed out.
@@ -186,6 +189,7 @@ impl<C: StreamClient> StreamThread<C> {
             commit_failures: commit::CommitFailures::default(),
             fenced_at: None,
             told_of_times: false,
+            told_of_segments: false,
             published: Duration::ZERO,
             references_seen: 0,
             epoch_bytes_max: process::EPOCH_BYTES_MAX,
@@ -339,8 +343,20 @@ impl<C: StreamClient> StreamThread<C> {
                                 count, "records whose timestamp_field is not there or says no time; their own timestamp is taken"
                             );
                         }
+                        if irregular == Irregular::NoRoomForSegment && !self.told_of_segments {
+                            self.told_of_segments = true;
+                            warn!(
+                                monitor,
+                                count,
+                                partition = %input,
+                                "max_segments live already; the records of further segments are counted in __rest__"
+                            );
+                        }
                         metrics.irregular(monitor, irregular, count);
                     });
+                    running
+                        .processor
+                        .visit_segments(&mut |monitor, segments| metrics.set_segments(monitor, input, segments));
                 }
             }
         }

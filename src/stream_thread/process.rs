@@ -7,12 +7,15 @@ use leeway_topology::event::DriftEvent;
 use leeway_topology::processor::{Disposition, Monitor, Outputs};
 use leeway_topology::record::{InputRecord, Rejected};
 use leeway_topology::repartition::ShippedPane;
+use leeway_topology::state::StateError;
 use tracing::{info, warn};
 
-use super::{Now, Producer, StreamThread, ThreadError};
+use super::{Now, Producer, StreamThread, ThreadContext, ThreadError};
 use crate::broker::{OutRecord, StreamClient, partitioner};
 use crate::epoch::OpenEpoch;
-use crate::task::{RepartitionSink, Role, Running, SubTopology, Task};
+use crate::state::store::{Batch, TaskLease};
+use crate::task::progress::checkpoint_key;
+use crate::task::{RepartitionSink, Role, Running, SubTopology, Task, TaskId};
 
 /// Records that one task may take in one step: a few hundred microseconds of work, so that events are served often and tasks share fairly.
 const RECORDS_PER_POLL: usize = 512;
@@ -20,7 +23,7 @@ const RECORDS_PER_POLL: usize = 512;
 /// How often an idle task is asked whether windows are to be closed.
 const ASK_IDLE_EVERY: Duration = Duration::from_secs(1);
 
-/// An epoch is sealed early when its outputs reach this many bytes, so that a transaction stays far below the producer's queue.
+/// An epoch is sealed early when its outputs and changed state reach this many bytes, so that a transaction stays far below the producer's queue.
 pub(super) const EPOCH_BYTES_MAX: usize = 8 << 20;
 
 impl<C: StreamClient> StreamThread<C> {
@@ -31,6 +34,7 @@ impl<C: StreamClient> StreamThread<C> {
             return Ok(false);
         }
         let mut taken = 0;
+        let mut unflushed = self.unflushed_bytes();
         let Self {
             client,
             tasks,
@@ -44,35 +48,57 @@ impl<C: StreamClient> StreamThread<C> {
             return Ok(false);
         };
         for (input, task) in tasks.iter_mut() {
-            if epoch.bytes >= *epoch_bytes_max {
-                break;
-            }
-            let mut out = Outputs::default();
-            let (mut backwards, mut waits) = (None, None);
+            let (mut backwards, mut waits, mut failed) = (None, None, None);
             let Task {
                 phase: crate::task::Phase::Running(running),
                 id,
                 sub_topology,
                 metrics,
+                lease: Some(lease),
                 ..
             } = task
             else {
                 continue;
             };
+            // Of all tasks together: they share a transaction.
+            unflushed -= running.processor.unflushed_bytes();
+            let room = EpochRoom {
+                bytes_max: epoch_bytes_max.saturating_sub(unflushed),
+                context,
+                sub_topology,
+                lease,
+            };
+            if room.is_full(epoch, running) {
+                break;
+            }
             if running.waits_since == Some(*references_seen) {
                 continue;
+            }
+            // What the last epoch had no room for, or the last owner.
+            if let Err(error) = room.check(epoch, running) {
+                return Err(failure(*id, &error, lease, context));
+            }
+            if running.processor.is_check_due() {
+                break;
             }
             let polled = client.poll(input, RECORDS_PER_POLL, &mut |record| {
                 if record.offset < running.next_offset {
                     backwards = Some((record.offset, running.next_offset));
                     return ControlFlow::Break(());
                 }
-                let disposition = running.processor.process(&InputRecord {
+                let taking = InputRecord {
                     offset: record.offset,
                     timestamp: record.timestamp,
                     key: record.key,
                     value: record.value,
-                });
+                };
+                let disposition = match running.processor.process(&taking, room.lease) {
+                    Ok(disposition) => disposition,
+                    Err(error) => {
+                        failed = Some(error);
+                        return ControlFlow::Break(());
+                    }
+                };
                 if let Disposition::Waiting { monitor, version } = disposition {
                     waits = Some((monitor, version));
                     return ControlFlow::Break(());
@@ -98,18 +124,19 @@ impl<C: StreamClient> StreamThread<C> {
                         epoch.push(sub_topology.dead_letters.dead_letter(input, &record, &rejected));
                     }
                 }
-                if check_due {
-                    let started = Instant::now();
-                    running.processor.check(&mut out);
-                    context.metrics.observe_check(started.elapsed());
-                    write(epoch, sub_topology, &mut out);
+                if check_due && let Err(error) = room.check(epoch, running) {
+                    failed = Some(error);
+                    return ControlFlow::Break(());
                 }
-                if epoch.bytes >= *epoch_bytes_max {
+                if room.is_full(epoch, running) {
                     ControlFlow::Break(())
                 } else {
                     ControlFlow::Continue(())
                 }
             });
+            if let Some(error) = failed {
+                return Err(failure(*id, &error, lease, context));
+            }
             taken += polled;
             let waited = running.waits_since.take().is_some();
             if let Some((monitor, version)) = waits {
@@ -124,10 +151,12 @@ impl<C: StreamClient> StreamThread<C> {
                 running.active_at = now.elapsed;
             } else if client.is_at_end(input) && running.close_idle(sub_topology, now.elapsed) {
                 info!(task = %id, "idle at its end: its time windows are closed");
-                running.processor.check(&mut out);
-                write(epoch, sub_topology, &mut out);
                 running.dirty = true;
+                if let Err(error) = room.check(epoch, running) {
+                    return Err(failure(*id, &error, lease, context));
+                }
             }
+            unflushed += running.processor.unflushed_bytes();
             if let Some((found, expected)) = backwards {
                 // Nothing of it is committed: a new thread with a new client reads again from what is.
                 return Err(ThreadError::Failed(format!(
@@ -136,6 +165,12 @@ impl<C: StreamClient> StreamThread<C> {
             }
         }
         Ok(taken > 0)
+    }
+
+    /// Bytes of changed state that the open epoch will have, about: as far as segments make them many.
+    pub(super) fn unflushed_bytes(&mut self) -> usize {
+        let running = self.tasks.values_mut().filter_map(Task::running);
+        running.map(|running| running.processor.unflushed_bytes()).sum()
     }
 
     /// Makes sure that an epoch is open. Says no while this thread is no member of its group.
@@ -173,6 +208,50 @@ impl<C: StreamClient> StreamThread<C> {
             }
         }
         Ok(true)
+    }
+}
+
+/// What one task may put into the open epoch.
+struct EpochRoom<'a> {
+    bytes_max: usize,
+    context: &'a ThreadContext,
+    sub_topology: &'a SubTopology,
+    lease: &'a TaskLease,
+}
+
+impl EpochRoom<'_> {
+    fn is_full(&self, epoch: &OpenEpoch, running: &Running) -> bool {
+        epoch.bytes + running.processor.unflushed_bytes() >= self.bytes_max
+    }
+
+    /// Makes the checks that are due, as far as there is room for what they give. The rest is due in the next epoch, before its first record.
+    fn check(&self, epoch: &mut OpenEpoch, running: &mut Running) -> Result<(), StateError> {
+        let mut out = Outputs::default();
+        while running.processor.is_check_due() && !self.is_full(epoch, running) {
+            let started = Instant::now();
+            running.processor.check(self.lease, &mut out)?;
+            self.context.metrics.observe_check(started.elapsed());
+            write(epoch, self.sub_topology, &mut out);
+            running.dirty = true;
+        }
+        Ok(())
+    }
+}
+
+/// State that could not be read while it was used. The thread ends with its open epoch, and another one restores its tasks: an epoch may be under way,
+/// so that no single task can go back.
+fn failure(task: TaskId, error: &StateError, lease: &TaskLease, context: &ThreadContext) -> ThreadError {
+    match error {
+        StateError::Store(_) => ThreadError::Failed(format!("task {task}: {error}")),
+        StateError::Inconsistent(_) => ThreadError::Fatal(format!("task {task}: {error}")),
+        StateError::Corrupt { .. } | StateError::Damaged(_) | StateError::Contradictory(_) => {
+            context.metrics.task_corrupted();
+            // Without a checkpoint it begins at the changelog's start. If that cannot be written, the next look at the same bytes tries again.
+            let mut batch = Batch::new();
+            batch.put(lease, &checkpoint_key(), None);
+            context.store.write(batch).unwrap_or_default();
+            ThreadError::Failed(format!("task {task}: {error}; it is restored from the changelog's start"))
+        }
     }
 }
 

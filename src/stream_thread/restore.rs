@@ -238,6 +238,7 @@ pub(super) fn open_processor(task: &Task, lease: &TaskLease, context: &ThreadCon
             partition,
             monitors,
             context.references.as_ref(),
+            &context.cache,
             lease,
         )?),
         Role::Global => Box::new(GlobalProcessor::open(
@@ -245,6 +246,7 @@ pub(super) fn open_processor(task: &Task, lease: &TaskLease, context: &ThreadCon
             partition,
             monitors,
             context.references.clone(),
+            &context.cache,
             lease,
         )?),
     })

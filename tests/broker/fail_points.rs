@@ -222,6 +222,7 @@ fn end_as_told(settings: &str) {
         commit_interval: Duration::from_millis(100),
         transaction_timeout: TRANSACTION_TIMEOUT,
         standby: false,
+        state_cache_max_bytes: 1 << 20,
         monitors,
         fail_point: Some(Arc::new(move |point: FailPoint| of_thread(format!("{point:?}")))),
     };

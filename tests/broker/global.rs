@@ -1,6 +1,6 @@
 //! Scope global and changing references on a real Kafka, judged by a model that knows no histograms.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::process::Command;
 
@@ -14,10 +14,10 @@ use crate::run::{PARTITIONS, PATIENCE, Run, wait_for};
 use crate::verify::{WindowKind, compare, features_of, python};
 
 /// What a test knows of the references of a run: document by version.
-type References = BTreeMap<String, Value>;
+pub(crate) type References = BTreeMap<String, Value>;
 
 /// All that was shipped is merged and committed.
-fn wait_until_merged(run: &Run, workers: &mut [&mut Worker]) {
+pub(crate) fn wait_until_merged(run: &Run, workers: &mut [&mut Worker]) {
     wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, workers);
     wait_for(
         || {
@@ -29,7 +29,7 @@ fn wait_until_merged(run: &Run, workers: &mut [&mut Worker]) {
 }
 
 /// A document by its version.
-fn named(document: &Value) -> (String, Value) {
+pub(crate) fn named(document: &Value) -> (String, Value) {
     (document["version"].as_str().expect("a version").to_owned(), document.clone())
 }
 
@@ -38,39 +38,53 @@ fn event(record: &OwnedRecord) -> Value {
 }
 
 /// The events of the whole topic are those of the model. Gives their number.
-fn verify_whole_topic(run: &Run, references: &References) -> usize {
+pub(crate) fn verify_whole_topic(run: &Run, references: &References) -> usize {
     let directory = tempfile::tempdir().expect("a temporary directory");
-    let (spec, order, records) = (
+    let (spec, order, records, times) = (
         directory.path().join("spec.json"),
         directory.path().join("order.txt"),
         directory.path().join("records"),
+        directory.path().join("times"),
     );
     std::fs::create_dir(&records).expect("a directory");
-    let mut partitions: BTreeMap<i32, Vec<u8>> = BTreeMap::new();
+    std::fs::create_dir(&times).expect("a directory");
+    let mut partitions: BTreeMap<i32, (Vec<u8>, String)> = BTreeMap::new();
     for record in read_committed(bootstrap(), &run.topic) {
-        let lines = partitions.entry(record.partition).or_default();
+        let (lines, times) = partitions.entry(record.partition).or_default();
         lines.extend(record.value.expect("no tombstones"));
         lines.push(b'\n');
+        writeln!(times, "{}", record.timestamp.unwrap_or(-1)).expect("a string");
     }
-    for (partition, lines) in partitions {
+    for (partition, (lines, of_lines)) in partitions {
         std::fs::write(records.join(partition.to_string()), lines).expect("written");
+        std::fs::write(times.join(partition.to_string()), of_lines).expect("written");
     }
     let mut text = String::new();
     let mut of_topic: Option<i32> = None;
     for record in read_committed(bootstrap(), &run.panes_topic()) {
-        assert_eq!(*of_topic.get_or_insert(record.partition), record.partition, "one monitor, one partition");
+        let place = record.partition;
         let (key, value) = (record.key.expect("a key"), record.value.expect("a value"));
-        let Content::Count(pane) = ShippedPane::read(&key, &value).expect("a pane").content;
+        let ShippedPane { segment, content, .. } = ShippedPane::read(&key, &value).expect("a pane");
+        let Content::Count(pane) = content;
         let (partition, number, version) = (pane.partition, pane.pane.number.0, &pane.reference_version);
-        writeln!(text, "{partition} {number} {version} {}", pane.publication).expect("a string");
+        write!(text, "{partition} {number} {version} {}", pane.publication).expect("a string");
+        if run.segments.is_some() {
+            write!(text, " {place} {segment}").expect("a string");
+        } else {
+            assert_eq!(*of_topic.get_or_insert(place), place, "one monitor, one partition");
+        }
+        text.push('\n');
     }
     std::fs::write(&order, text).expect("written");
     let WindowKind::Count { size, every } = run.window else {
         panic!("count windows")
     };
     let features: BTreeMap<_, _> = references.iter().map(|(version, document)| (version, features_of(document))).collect();
-    let settings = json!({"references": features, "window_size": size, "check_interval": every, "min_samples": 100, "epsilon": 1e-4,
+    let mut settings = json!({"references": features, "window_size": size, "check_interval": every, "min_samples": 100, "epsilon": 1e-4,
         "thresholds": {"possible": 0.1, "drift": 0.25}, "significance": 0.001});
+    if let Some(segments) = run.segments {
+        segments.specify(&mut settings);
+    }
     std::fs::write(&spec, settings.to_string()).expect("written");
     let model = output(
         Command::new(python())
@@ -80,7 +94,9 @@ fn verify_whole_topic(run: &Run, references: &References) -> usize {
             .arg("--order")
             .arg(&order)
             .arg("--records")
-            .arg(&records),
+            .arg(&records)
+            .arg("--times")
+            .arg(&times),
     );
     assert!(model.status.success(), "the model failed: {}", String::from_utf8_lossy(&model.stderr));
     let lines = model.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
@@ -90,7 +106,12 @@ fn verify_whole_topic(run: &Run, references: &References) -> usize {
         .map(event)
         .filter(|event| event["scope"] == "global")
         .collect();
-    compare("the whole topic", &expected, &found);
+    // Segments are merged by several tasks: each one's events are in order.
+    let segments: BTreeSet<Option<&str>> = expected.iter().chain(&found).map(|event| event["segment"].as_str()).collect();
+    for segment in segments {
+        let own = |events: &[Value]| -> Vec<Value> { events.iter().filter(|event| event["segment"].as_str() == segment).cloned().collect() };
+        compare(&format!("the whole topic, segment {segment:?}"), &own(&expected), &own(&found));
+    }
     found.len()
 }
 

@@ -13,5 +13,6 @@ mod outage;
 mod proxy;
 mod reference;
 mod run;
+mod segments;
 mod time_windows;
 mod verify;

@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::cluster::bootstrap;
 use crate::kafka::{create_topic, positions, read_committed, unique};
 use crate::leeway::{Worker, leeway, output, succeed};
-use crate::verify::{Expectation, TIME_FIELD, Verified, WindowKind, verify, verify_with_changes};
+use crate::verify::{Expectation, Segments, TIME_FIELD, Verified, WindowKind, verify, verify_with_changes};
 
 pub(crate) const PARTITIONS: i32 = 6;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
@@ -84,6 +84,7 @@ pub(crate) struct Run {
     pub(crate) num_stream_threads: u32,
     pub(crate) window: WindowKind,
     pub(crate) scopes: Vec<&'static str>,
+    pub(crate) segments: Option<Segments>,
     /// More of librdkafka's properties, as lines of TOML.
     pub(crate) properties: &'static str,
     directory: tempfile::TempDir,
@@ -140,6 +141,7 @@ impl Run {
             num_stream_threads: 2,
             window: WindowKind::Count { size: 1000, every: 100 },
             scopes: vec!["partition"],
+            segments: None,
             properties: "",
             directory,
             application,
@@ -183,7 +185,7 @@ impl Run {
         let name = state.file_name().expect("a name").to_str().expect("UTF-8");
         let properties = self.path(&format!("{name}.toml"));
         let text = format!(
-            "num_stream_threads = {}\nstandby = {standby}\n[[monitor]]\n{}[kafka.properties]\n{}{}",
+            "num_stream_threads = {}\nstandby = {standby}\nstate_cache_max_bytes = 1048576\n[[monitor]]\n{}[kafka.properties]\n{}{}",
             self.num_stream_threads,
             self.window_settings(),
             self.membership.properties(name, self.session_timeout_ms),
@@ -237,12 +239,20 @@ impl Run {
                 grace_ms,
                 idle_ms,
             } => {
+                let idle = if idle_ms == 0 {
+                    String::new()
+                } else {
+                    format!(", idle_close_after = \"{idle_ms}ms\"")
+                };
                 format!(
-                    "window = {{ kind = \"time\", size = \"{size_ms}ms\", every = \"{every_ms}ms\", grace = \"{grace_ms}ms\", timestamp_field = \"{TIME_FIELD}\", idle_close_after = \"{idle_ms}ms\" }}\n"
+                    "window = {{ kind = \"time\", size = \"{size_ms}ms\", every = \"{every_ms}ms\", grace = \"{grace_ms}ms\", timestamp_field = \"{TIME_FIELD}\"{idle} }}\n"
                 )
             }
         };
-        scopes + &window
+        let segments = self
+            .segments
+            .map(|Segments { by, max, expiry_ms }| format!("segment_by = {by:?}\nmax_segments = {max}\nsegment_expiry = \"{expiry_ms}ms\"\n"));
+        scopes + &window + &segments.unwrap_or_default()
     }
 
     /// Where panes go in scope global.
@@ -315,6 +325,7 @@ impl Run {
             dead_letter_topic: &self.dead_letters,
             reference,
             window: self.window,
+            segments: self.segments,
             until,
         }
     }

@@ -14,7 +14,7 @@ use crate::verify::{TIME_FIELD, WindowKind};
 
 /// Records of one partition each: in order of time but for a jitter beyond the grace, and gaps that are longer than a window. The field says the time in
 /// one way or another, or does not; then the record's own timestamp does, or nothing.
-fn timed_records(rows: &Path) -> Vec<(i32, Vec<u8>, i64)> {
+pub(crate) fn timed_records(rows: &Path) -> Vec<(i32, Vec<u8>, i64)> {
     let mut random = StdRng::seed_from_u64(41);
     let mut now = [1_700_000_000_000_i64; PARTITIONS as usize];
     let text = std::fs::read(rows).expect("rows");
@@ -51,7 +51,7 @@ fn timed_records(rows: &Path) -> Vec<(i32, Vec<u8>, i64)> {
         .collect()
 }
 
-fn send(run: &Run, records: &[(i32, Vec<u8>, i64)]) {
+pub(crate) fn send(run: &Run, records: &[(i32, Vec<u8>, i64)]) {
     let handmade: Vec<Handmade<'_>> = records
         .iter()
         .map(|(partition, value, timestamp)| Handmade {

@@ -20,6 +20,8 @@ pub(crate) struct Expectation<'a> {
     pub(crate) reference: &'a Value,
     /// The windows that are checked.
     pub(crate) window: WindowKind,
+    /// By what records are watched apart.
+    pub(crate) segments: Option<Segments>,
     /// Of each partition the records before this offset, and what comes of them.
     pub(crate) until: i64,
 }
@@ -35,8 +37,29 @@ pub(crate) enum WindowKind {
         size_ms: u64,
         every_ms: u64,
         grace_ms: u64,
+        /// 0: never.
         idle_ms: u64,
     },
+}
+
+/// Each segment has its windows.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Segments {
+    /// The fields whose values make one.
+    pub(crate) by: &'static [&'static str],
+    /// As many live at once in a partition.
+    pub(crate) max: u64,
+    /// After so long without a record one is forgotten.
+    pub(crate) expiry_ms: u64,
+}
+
+impl Segments {
+    /// In the model's words.
+    pub(crate) fn specify(&self, spec: &mut Value) {
+        spec["segment_by"] = self.by.into();
+        spec["max_segments"] = self.max.into();
+        spec["segment_expiry_ms"] = self.expiry_ms.into();
+    }
 }
 
 /// The field that says a record's time.
@@ -189,12 +212,13 @@ fn oracle(expectation: &Expectation<'_>, records: &[&OwnedRecord], found: &[Valu
     }
     std::fs::write(&lines, payloads).expect("the records are written");
     let mut command = Command::new(python());
+    let times = directory.path().join("times");
+    let text: String = records.iter().map(|record| format!("{}\n", record.timestamp.unwrap_or(-1))).collect();
+    std::fs::write(&times, text).expect("the times are written");
     match expectation.window {
+        _ if expectation.segments.is_some() => command.arg("tests/oracle/segments.py").arg("--times").arg(times),
         WindowKind::Count { .. } => command.arg("tests/oracle/oracle.py"),
         WindowKind::Time { .. } => {
-            let times = directory.path().join("times");
-            let text: String = records.iter().map(|record| format!("{}\n", record.timestamp.unwrap_or(-1))).collect();
-            std::fs::write(&times, text).expect("the times are written");
             let idle = directory.path().join("idle");
             let closed = found.iter().filter(|event| event["closed_by"] == "idle");
             std::fs::write(&idle, closed.map(|event| format!("{}\n", event["record_count"])).collect::<String>()).expect("written");
@@ -245,7 +269,12 @@ fn specification(expectation: &Expectation<'_>) -> Value {
         } => vec![("size_ms", size_ms), ("every_ms", every_ms), ("grace_ms", grace_ms)],
     };
     windows.into_iter().for_each(|(name, value)| spec[name] = value.into());
-    spec["timestamp_field"] = TIME_FIELD.into();
+    if matches!(expectation.window, WindowKind::Time { .. }) {
+        spec["timestamp_field"] = TIME_FIELD.into();
+    }
+    if let Some(segments) = expectation.segments {
+        segments.specify(&mut spec);
+    }
     spec
 }
 

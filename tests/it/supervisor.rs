@@ -39,6 +39,7 @@ fn start(world: &World, threads: usize, fail_point: Option<Arc<dyn Fn(FailPoint)
         commit_interval: COMMIT_INTERVAL,
         transaction_timeout: TRANSACTION_TIMEOUT,
         standby: false,
+        state_cache_max_bytes: 1,
         monitors,
         fail_point,
     };

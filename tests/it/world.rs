@@ -16,7 +16,7 @@ use leeway::task::Start;
 use leeway::telemetry::metrics::Metrics;
 use leeway_topology::binning::Binning;
 use leeway_topology::ids::{Partition, Timestamp};
-use leeway_topology::processor::{Monitor, PublishedReferences};
+use leeway_topology::processor::{CacheBudget, Monitor, PublishedReferences};
 use leeway_topology::reference::{Cell, ColumnType, ReferenceBuilder};
 use leeway_topology::window::{CountWindow, Window};
 
@@ -116,6 +116,8 @@ impl World {
             sub_topologies: plan.sub_topologies,
             store,
             references: self.references.clone(),
+            // So small that windows are read from the store all the time.
+            cache: CacheBudget::new(1),
             metrics: Arc::new(Metrics::new(1000).expect("metrics")),
             commit_interval: COMMIT_INTERVAL,
             transaction_timeout: TRANSACTION_TIMEOUT,

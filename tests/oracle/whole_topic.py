@@ -20,13 +20,6 @@ from oracle import lines
 from segments import Living, follow
 
 
-class Task:
-    """What is known of a partition of the repartition topic."""
-
-    def __init__(self, spec, tally):
-        self.living, self.current, self.published = Living(spec, tally), None, -1
-
-
 def lives(payloads, times, spec):
     """Each life of each segment of an input partition, by its text, in order; without segments one, of the text ``."""
     found = defaultdict(list)
@@ -49,26 +42,28 @@ def evaluate(order, records, spec, times=None, tally=None):
         if number <= before[partition, text]:
             left[partition, text].pop(0)                             # it has expired, and come again
         before[partition, text] = number
-        task = tasks.setdefault(place, Task(spec, tally))
-        if version != task.current:
-            if publication <= task.published:
-                tally["panes of an earlier reference"] += 1
-                continue                                             # measured by an earlier reference
-            for segment in task.living:
-                segment.change()
-            task.current = version
-        task.published = max(task.published, publication)
+        living = tasks.setdefault(place, Living({**spec, "max_segments": float("inf")}, tally))
+        segment = living.segments.get(text)
+        if segment and version != segment.version and publication <= segment.published:
+            tally["panes of an earlier reference"] += 1
+            continue                                                 # measured by an earlier reference
         life, pane = left[partition, text][0], slice(number * every, (number + 1) * every)
         rows = life.rows[pane]
         assert len(rows) == every, f"pane {number} of {text!r} in partition {partition} has {len(rows)} records"
-        segment = task.living.admit(text)
+        if not segment:
+            segment = living.admit(text)
+            segment.version, segment.published = version, publication
+        elif version != segment.version:
+            segment.change()
+            segment.version = version
+        segment.published = max(segment.published, publication)
         segment.add(rows, life.times[pane])
-        task.living.move(segment, max(life.times[pane]))
+        living.move(segment, max(life.times[pane]))
         window = segment.due(spec)
         if window:
             named = {"scope": "global", "reference_version": version, "segment": text and segment.text or None}
             yield from segment.check(window, {**spec, "features": spec["references"][version]}, **named)
-        task.living.expire()
+        living.expire()
 
 
 def directory(path, read):

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use leeway::broker::Broker;
@@ -132,50 +133,60 @@ pub(crate) fn panes(world: &World, inputs: &[Log]) -> Result<Vec<Log>, String> {
     for (partition, _, range) in positions.map_err(|error| error.to_string())? {
         logs[partition.partition.0 as usize].end = range.high_watermark.0;
     }
-    let mut found: BTreeMap<Partition, Vec<ShippedPane>> = BTreeMap::new();
+    // Of each segment: they are in several partitions of the topic.
+    let mut found: BTreeMap<(Partition, Arc<str>), Vec<ShippedPane>> = BTreeMap::new();
     for sent in logs.iter().flat_map(|log| &log.sent) {
         let pane = ShippedPane::read(sent.key.as_deref().unwrap_or_default(), sent.value.as_deref().unwrap_or_default());
         let pane = pane.map_err(|error| error.to_string())?;
         let Content::Count(content) = &pane.content;
-        found.entry(content.partition).or_default().push(pane);
+        found.entry((content.partition, pane.segment.clone())).or_default().push(pane);
     }
     let mut driver = driver(world);
     for (partition, input) in (0..).map(Partition).zip(inputs) {
-        let expected = input.pipe(&mut driver, partition, input.end, true)?.panes;
-        let found = found.remove(&partition).unwrap_or_default();
-        if expected != found {
-            return Err(format!(
-                "panes of partition {partition}: {} of {}, or others",
-                found.len(),
-                expected.len()
-            ));
+        let mut expected: BTreeMap<Arc<str>, Vec<ShippedPane>> = BTreeMap::new();
+        for pane in input.pipe(&mut driver, partition, input.end, true)?.panes {
+            expected.entry(pane.segment.clone()).or_default().push(pane);
         }
+        for (segment, expected) in expected {
+            let found = found.remove(&(partition, segment.clone())).unwrap_or_default();
+            if expected != found {
+                let (found, expected) = (found.len(), expected.len());
+                return Err(format!(
+                    "panes of partition {partition}, segment {segment:?}: {found} of {expected}, or others"
+                ));
+            }
+        }
+    }
+    if let Some((of, _)) = found.first_key_value() {
+        return Err(format!("panes of {of:?} that nothing implies"));
     }
     Ok(logs)
 }
 
+/// Events whose order is a function of the input: those of one feature in a partition, or of the whole topic in a segment.
+type Series = (Option<Partition>, Option<Arc<str>>, String);
+
+fn series(event: &DriftEvent) -> Series {
+    let segment = event.segment.clone().filter(|_| event.partition.is_none());
+    (event.partition, segment, event.feature.to_string())
+}
+
 /// The topic holds, per partition (or for the whole topic) and feature, exactly the bytes that the dataflow gives without a broker, in their order.
 pub(crate) fn events(world: &World, inputs: &[Log], panes: &[Log]) -> Result<(), String> {
-    let mut expected: BTreeMap<(Option<Partition>, String), Vec<Vec<u8>>> = BTreeMap::new();
+    let mut expected: BTreeMap<Series, Vec<Vec<u8>>> = BTreeMap::new();
     for (mut driver, logs) in [(driver(world), inputs), (global_driver(world), panes)] {
         for (partition, log) in (0..).map(Partition).zip(logs) {
             let output = log.pipe(&mut driver, partition, log.end, true)?;
             for event in output.events {
-                expected
-                    .entry((event.partition, event.feature.to_string()))
-                    .or_default()
-                    .push(event.to_json());
+                expected.entry(series(&event)).or_default().push(event.to_json());
             }
         }
     }
-    let mut found: BTreeMap<(Option<Partition>, String), Vec<Vec<u8>>> = BTreeMap::new();
+    let mut found: BTreeMap<Series, Vec<Vec<u8>>> = BTreeMap::new();
     let read = world.broker.read_topic("drift-events", Duration::ZERO, &mut |_, record| {
         let value = record.value.unwrap_or_default();
         let event = DriftEvent::from_json(value).expect("an event");
-        found
-            .entry((event.partition, event.feature.to_string()))
-            .or_default()
-            .push(value.to_vec());
+        found.entry(series(&event)).or_default().push(value.to_vec());
         ControlFlow::Continue(())
     });
     read.map_err(|error| error.to_string())?;

@@ -133,6 +133,15 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         monitor.scopes = scopes;
         world.monitor = Arc::new(monitor);
     }
+    // When idleness closed the windows of a segment only its own record number would tell.
+    if world.monitor.idle_close_after_ms.is_none() && random.random_range(0..3) == 0 {
+        coverage.count("segments");
+        let mut monitor = (*world.monitor).clone();
+        monitor.segment_by = vec!["s".parse().expect("a field")];
+        monitor.max_segments = random.random_range(1..8);
+        monitor.segment_expiry_ms = (random.random_range(0..2) == 0).then(|| random.random_range(300_000..600_000));
+        world.monitor = Arc::new(monitor);
+    }
     let is_global = world.monitor.scopes.global;
     let mut tasks: Vec<_> = (0..partitions as usize).map(disk::windows_task).collect();
     if is_global {
@@ -359,7 +368,10 @@ impl Simulation<'_> {
                 0 => None,
                 1 => Some(b"no object".to_vec()),
                 2 => Some(b"{\"x\": null}".to_vec()),
-                _ => Some(format!("{{\"x\": {}}}", self.random.random_range(0..1000)).into_bytes()),
+                _ => {
+                    let (x, s) = (self.random.random_range(0..1000), self.random.random_range(0..8_u32).pow(2) / 8);
+                    Some(format!("{{\"x\": {x}, \"s\": {s}}}").into_bytes())
+                }
             };
             // Times go on by some seconds a record, out of order by minutes.
             let sent = self.inputs[partition].len() as i64;

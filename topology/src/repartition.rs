@@ -65,9 +65,15 @@ impl ShippedPane {
     /// The key of its message.
     #[must_use]
     pub fn key(&self) -> Vec<u8> {
-        let mut key = Vec::with_capacity(self.monitor.len() + self.segment.len() + 4);
-        put_component(&mut key, &self.monitor);
-        put_component(&mut key, &self.segment);
+        Self::key_of(&self.monitor, &self.segment)
+    }
+
+    /// The key of all panes of a monitor's segment.
+    #[must_use]
+    pub fn key_of(monitor: &str, segment: &str) -> Vec<u8> {
+        let mut key = Vec::with_capacity(monitor.len() + segment.len() + 4);
+        put_component(&mut key, monitor);
+        put_component(&mut key, segment);
         key
     }
 

@@ -45,6 +45,8 @@ pub struct Metrics {
     late: Counters,
     skipped_windows: Counters,
     stale_panes: Counters,
+    rest_segment: Counters,
+    segments: Gauges,
     unreadable_times: Counters,
     tombstones: IntCounter,
     commits: IntCounter,
@@ -140,6 +142,16 @@ impl Metrics {
                 "leeway_skipped_windows_total",
                 "Time windows that were not checked for having fewer records than min_samples.",
                 &["monitor"],
+            )?,
+            rest_segment: register.counters(
+                "leeway_rest_segment_records_total",
+                "Records (in scope global: panes) counted in the segment __rest__, by reason.",
+                &["monitor", "reason"],
+            )?,
+            segments: register.gauges(
+                "leeway_segments",
+                "Segments that live.",
+                &["monitor", "topic", "partition"],
             )?,
             stale_panes: register.counters(
                 "leeway_stale_panes_total",
@@ -254,8 +266,14 @@ impl Metrics {
             Irregular::UnreadableTime => self.unreadable_times.counter(&[monitor]).inc_by(count),
             Irregular::SkippedWindow => self.skipped_windows.counter(&[monitor]).inc_by(count),
             Irregular::StalePane => self.stale_panes.counter(&[monitor]).inc_by(count),
+            Irregular::NoRoomForSegment | Irregular::LongSegment => self.rest_segment.counter(&[monitor, irregular.reason()]).inc_by(count),
             _ => self.late.counter(&[monitor, irregular.reason()]).inc_by(count),
         }
+    }
+
+    /// Segments of a monitor that live in one partition.
+    pub fn set_segments(&self, monitor: &str, input: &crate::broker::TopicPartition, segments: usize) {
+        self.segments.set(&[monitor, &input.topic, &input.partition.to_string()], segments as f64);
     }
 
     /// A committed transaction, and how long that took.

@@ -71,6 +71,24 @@ impl DriftProcessor {
         Ok(())
     }
 
+    /// Stream time of each monitor that has one.
+    pub fn stream_times(&self) -> impl Iterator<Item = (Arc<str>, Timestamp)> {
+        self.monitors
+            .iter()
+            .filter_map(|windows| Some((Arc::clone(&windows.monitor().name), windows.stream_time()?)))
+    }
+
+    /// As [`Processor::close_idle`], for a replay, which knows after which records, of which segments (empty: of all), windows closed by idleness. A
+    /// segment's close right after its record, which gives the same events as any time before its next one, in another order among segments.
+    pub fn close_idle_if(&mut self, was_idle: &dyn Fn(&Monitor, &str, RecordNumber) -> bool) -> bool {
+        let mut due = false;
+        for windows in &mut self.monitors {
+            let monitor = Arc::clone(windows.monitor());
+            due |= windows.close_idle_if(&|segment, record| was_idle(&monitor, segment, record));
+        }
+        due
+    }
+
     /// As [`Self::offer_reference`], but it is taken over at once: for a replay, which knows when it was.
     ///
     /// # Errors

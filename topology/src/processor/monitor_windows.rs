@@ -218,6 +218,15 @@ impl MonitorWindows {
         }
     }
 
+    /// As [`Self::close_idle`], for a replay: `was_idle` says after which record (of which segment) there were closings by idleness.
+    pub(super) fn close_idle_if(&mut self, was_idle: &dyn Fn(&str, RecordNumber) -> bool) -> bool {
+        self.checked = false;
+        match &mut self.kept {
+            Kept::Whole(window) => was_idle(NO_SEGMENT, window.window().record_number()) && window.close_idle(),
+            Kept::BySegment(segments) => segments.close_idle_if(was_idle),
+        }
+    }
+
     /// Remembers a reference for after the next check. While the partition has no record it is taken over at once; then the answer is true.
     pub(super) fn offer_reference(&mut self, published: &Publication) -> Result<bool, ReferenceError> {
         self.offered = None;

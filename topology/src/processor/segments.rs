@@ -21,8 +21,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use super::measure::{Measure, Measures};
 use super::monitored_window::{Head, Irregular, IrregularTally, MonitoredWindow, NO_SEGMENT};
 use super::place::Place;
-use super::{Monitor, Outputs};
+use super::{MAX_SEGMENTS_MAX, Monitor, Outputs};
 use crate::codec::encode;
+use crate::event::Scope;
 use crate::ids::{RecordNumber, Timestamp};
 use crate::state::{Key, KeyKind, Put, ReadStore, SegmentsHead, StateError, heads_prefix, read, segment_of, segments_key};
 use crate::window::Window;
@@ -35,6 +36,9 @@ const SEGMENT_BYTES_MAX: usize = 256;
 
 /// Windows that one call of a check looks at: what they give has to fit in an epoch.
 const AT_ONCE: usize = 256;
+
+/// Events after which one call of a check ends.
+const EVENTS_AT_ONCE: usize = 2000;
 
 /// Windows looked at for each one that comes into memory, when there are too many.
 const EVICTED_PER_LOAD: usize = 2;
@@ -158,6 +162,8 @@ pub(super) struct Segments {
     idle: Vec<Id>,
     /// They were asked since the last record.
     idle_asked: bool,
+    /// The segment of the last record.
+    last: Option<Id>,
 
     changed: Vec<Id>,
     tombstones: BTreeSet<Key>,
@@ -191,6 +197,7 @@ impl Segments {
             closing: (0, Vec::new()),
             idle: Vec::new(),
             idle_asked: false,
+            last: None,
             changed: Vec::new(),
             tombstones: BTreeSet::new(),
             unflushed_bytes: 0,
@@ -317,7 +324,7 @@ impl Segments {
         self.record_number.0 += records;
         // Times of before 1970 are in no window, and move none.
         self.advance(time.filter(|time| time.0 >= 0));
-        self.idle_asked = false;
+        (self.idle_asked, self.last) = (false, Some(id));
         self.touch(id, self.stream_time);
         (id, self.stream_time)
     }
@@ -327,10 +334,18 @@ impl Segments {
         let rest_lives = usize::from(self.ids.contains_key(REST));
         if text.len() > SEGMENT_BYTES_MAX {
             Err(Irregular::LongSegment)
-        } else if text == REST || self.ids.contains_key(text) || ((self.ids.len() - rest_lives) as u64) < self.place.monitor.max_segments {
+        } else if text == REST || self.ids.contains_key(text) || ((self.ids.len() - rest_lives) as u64) < self.max_segments() {
             Ok(())
         } else {
             Err(Irregular::NoRoomForSegment)
+        }
+    }
+
+    /// In scope global there are as many as the partitions ship: two tasks must not each have a [`REST`] of their own.
+    fn max_segments(&self) -> u64 {
+        match self.place.scope {
+            Scope::Partition => self.place.monitor.max_segments,
+            Scope::Global => MAX_SEGMENTS_MAX,
         }
     }
 
@@ -494,6 +509,9 @@ impl Segments {
     ) -> Result<bool, StateError> {
         let mut checked = false;
         for _ in 0..AT_ONCE {
+            if out.events.len() >= EVENTS_AT_ONCE {
+                break;
+            }
             if let Some(id) = self.counted.take() {
                 checked |= self.window(id, measures, store)?.check(irregular, out);
                 self.note(id, false);
@@ -554,6 +572,18 @@ impl Segments {
             open.sort_by(|a, b| self.entries[b.0 as usize].name.cmp(&self.entries[a.0 as usize].name));
             self.idle = open;
         }
+        !self.idle.is_empty()
+    }
+
+    /// The segment of the last record, and only that one, is to close its windows as by idleness: for a replay, which knows that it did before its
+    /// next record. Says whether there is one.
+    pub(super) fn close_idle_if(&mut self, was_idle: &dyn Fn(&str, RecordNumber) -> bool) -> bool {
+        let last = self.last.take().filter(|id| {
+            let entry = &self.entries[id.0 as usize];
+            let window = entry.window.as_ref();
+            window.is_some_and(|window| was_idle(&entry.name, window.window().record_number()))
+        });
+        self.idle.extend(last);
         !self.idle.is_empty()
     }
 

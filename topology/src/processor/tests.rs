@@ -3,6 +3,7 @@
 
 mod global;
 mod paths;
+mod segments;
 mod time;
 
 use std::sync::Arc;
