@@ -289,7 +289,7 @@ pub struct Built {
     pub invalid: u64,
 }
 
-/// Builds a reference from a file, which is read two or three times.
+/// Builds a reference from a file, which is read up to three times.
 ///
 /// # Errors
 /// When the file cannot be read, or no reference can be made of it.
