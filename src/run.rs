@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use leeway_topology::metric::Metric;
 use leeway_topology::processor::{Monitor, Publication, References as _};
-use leeway_topology::reference::Reference;
+use leeway_topology::reference::{Limits, Reference};
 use leeway_topology::significance::{noise_floor, window_below_noise};
 use leeway_topology::window::Window;
 use tokio::signal::unix::{SignalKind, signal};
@@ -163,6 +163,8 @@ fn build_options(monitor: &MonitorConfig) -> BuildOptions {
         },
         overrides: Vec::new(),
         max_categories: monitor.max_categories,
+        paths: monitor.paths.clone(),
+        limits: Limits::default(),
     }
 }
 

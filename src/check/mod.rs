@@ -11,12 +11,14 @@
 //!
 //! Not here: building a reference and reading files, which are [`crate::source`]'s; the arithmetic, which is [`leeway_topology::batch`]'s.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use leeway_topology::batch::{Batch, Line, TooManyRows};
 use leeway_topology::drift::{CheckedFeature, Criteria, Status, Summary};
 use leeway_topology::event::SUMMARY;
+use leeway_topology::field::Pointer;
 use leeway_topology::metric::{Measurements, Metric};
 use leeway_topology::reference::{FeatureReference, Reference};
 use serde::Serialize;
@@ -65,12 +67,24 @@ pub struct Report {
     pub rejected: u64,
 }
 
+/// The rows to check.
+#[derive(Clone, Copy, Debug)]
+pub struct Rows<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// What it is.
+    pub format: Format,
+    /// Features that are not the top-level fields of their names. Of JSON-lines only: a column is found by its name.
+    pub paths: &'a BTreeMap<String, Pointer>,
+}
+
 /// Checks the rows of a file. `progress` hears of each row.
 ///
 /// # Errors
 /// When the file cannot be read, or has no rows, or too many.
-pub fn check(path: &Path, format: Format, reference: &Arc<Reference>, criteria: &Criteria, progress: &dyn Fn()) -> Result<Report, CheckError> {
-    let mut batch = Batch::new(Arc::clone(reference));
+pub fn check(rows: Rows<'_>, reference: &Arc<Reference>, criteria: &Criteria, progress: &dyn Fn()) -> Result<Report, CheckError> {
+    let Rows { path, format, paths } = rows;
+    let mut batch = Batch::at_paths(Arc::clone(reference), paths);
     let mut rejected = 0;
     let too_many = |error| CheckError::TooManyRows {
         path: path.to_owned(),

@@ -13,7 +13,7 @@ use leeway_topology::drift::{Criteria, Thresholds};
 use leeway_topology::metric::Metric;
 use leeway_topology::reference::Reference;
 
-use super::reference::{BinningArgs, read};
+use super::reference::{BinningArgs, PathArgs, read};
 use super::{Context, EXIT_MISMATCH};
 use crate::check::{self, html, table};
 use crate::config::ConfigError;
@@ -43,6 +43,7 @@ Examples:
   leeway check --reference reference.json --current today.csv
   leeway check --reference train.csv --current today.csv --feature age=edges:18,30,50 --html report.html
   leeway check --reference reference.json --current today.jsonl --format json --drift 0.3
+  leeway check --reference reference.json --current today.jsonl --path age=/payload/age
   leeway check --reference reference.json --current today.csv --metrics js,ks"
 )]
 pub struct Args {
@@ -78,6 +79,8 @@ pub struct Args {
     epsilon: f64,
     #[command(flatten)]
     binning: BinningArgs,
+    #[command(flatten)]
+    paths: PathArgs,
 }
 
 /// Checks.
@@ -87,9 +90,20 @@ pub struct Args {
 pub fn execute(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     let criteria = args.criteria()?;
     let format = args.current_format.map_or_else(|| Format::of(&args.current), Ok)?;
+    let is_json_lines = |format: Format| format.as_table().is_none();
+    if !is_json_lines(format) && !Format::of(&args.reference).is_ok_and(is_json_lines) {
+        args.paths.refuse_table(&args.current)?;
+    }
     let reference = Arc::new(args.reference()?);
+    let paths = args.paths.by_name();
+    reference.require(paths.keys()).context("--path")?;
     let progress = Progress::begin();
-    let report = check::check(&args.current, format, &reference, &criteria, &|| progress.row())?;
+    let rows = check::Rows {
+        path: &args.current,
+        format,
+        paths: &paths,
+    };
+    let report = check::check(rows, &reference, &criteria, &|| progress.row())?;
     progress.end();
 
     let mut errors = std::io::stderr().lock();
@@ -165,7 +179,8 @@ impl Args {
             }
             return read(&self.reference);
         }
-        let built = source::build_reference(&self.reference, Format::of(&self.reference)?, &self.binning.options("default")?)?;
+        let options = self.binning.options("default", self.paths.by_name())?;
+        let built = source::build_reference(&self.reference, Format::of(&self.reference)?, &options)?;
         let mut errors = std::io::stderr().lock();
         if !built.left_out.is_empty() {
             writeln!(errors, "left out: {} (name them with --feature to keep them)", built.left_out.join(", "))?;

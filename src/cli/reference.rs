@@ -1,5 +1,6 @@
 //! `leeway reference`: makes references and looks at them.
 
+use std::collections::BTreeMap;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,12 +10,13 @@ use clap::Subcommand;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use leeway_topology::binning::Binning;
+use leeway_topology::field::{InvalidPointer, Pointer};
 use leeway_topology::processor::References as _;
-use leeway_topology::reference::{FeatureReference, Reference};
+use leeway_topology::reference::{FeatureReference, Limits, Reference};
 
 use super::Context;
 use crate::broker::kafka::KafkaBroker;
-use crate::config::ConfigFlags;
+use crate::config::{ConfigError, ConfigFlags};
 use crate::reference_topic::{self, Published};
 use crate::source::topic::{FirstRecords, first_records};
 use crate::source::{self, BuildOptions, Built, Format};
@@ -32,6 +34,7 @@ enum Command {
     #[command(after_help = "Examples:
   leeway reference build --input train.csv --output reference.json
   leeway reference build --input train.jsonl --output reference.json --feature age=edges:18,30,50 --feature plan=categorical
+  leeway reference build --input train.jsonl --output reference.json --path age=/payload/age
   leeway reference build --first 10000 --topic drift-data --bootstrap-servers kafka:9092 --output reference.json")]
     Build(BuildArgs),
     /// Makes a reference the current one of its monitor: workers that run take it over after their next check
@@ -67,7 +70,37 @@ struct BuildArgs {
     #[command(flatten)]
     binning: BinningArgs,
     #[command(flatten)]
+    paths: PathArgs,
+    #[command(flatten)]
     config: ConfigFlags,
+}
+
+/// Where features are found in JSON.
+#[derive(Debug, clap::Args)]
+pub(super) struct PathArgs {
+    /// Takes a feature from within JSON-lines: NAME=/payload/age, a JSON pointer
+    #[arg(long = "path", value_name = "NAME=POINTER", value_parser = path)]
+    paths: Vec<(String, Pointer)>,
+}
+
+impl PathArgs {
+    /// Of a name that is given twice the last one counts.
+    pub(super) fn by_name(&self) -> BTreeMap<String, Pointer> {
+        self.paths.iter().cloned().collect()
+    }
+
+    /// Refuses paths where they would say nothing.
+    pub(super) fn refuse_table(&self, file: &Path) -> Result<(), ConfigError> {
+        match self.paths.first() {
+            None => Ok(()),
+            Some((name, _)) => Err(ConfigError {
+                faults: vec![format!(
+                    "--path {name}: {} is a table, whose columns are found by their names; paths are for JSON-lines",
+                    file.display()
+                )],
+            }),
+        }
+    }
 }
 
 /// How a reference is binned.
@@ -93,7 +126,7 @@ impl BinningArgs {
         self.bins.is_some() || self.binning.is_some() || !self.features.is_empty() || self.max_categories.is_some()
     }
 
-    pub(super) fn options(&self, monitor: &str) -> anyhow::Result<BuildOptions> {
+    pub(super) fn options(&self, monitor: &str, paths: BTreeMap<String, Pointer>) -> anyhow::Result<BuildOptions> {
         let bins = self.bins.unwrap_or(leeway_topology::binning::DEFAULT_BINS);
         let binning = match self.binning.as_deref().unwrap_or("auto") {
             name @ ("discrete" | "categorical") => name.parse()?,
@@ -104,6 +137,8 @@ impl BinningArgs {
             binning,
             overrides: self.features.clone(),
             max_categories: self.max_categories.unwrap_or(50),
+            paths,
+            limits: Limits::default(),
         })
     }
 }
@@ -147,6 +182,15 @@ enum ShowFormat {
     Table,
     /// The document.
     Json,
+}
+
+fn path(text: &str) -> Result<(String, Pointer), String> {
+    let (name, pointer) = text.split_once('=').ok_or("expected NAME=POINTER, as in age=/payload/age")?;
+    if name.is_empty() {
+        return Err("the feature's name is missing".to_owned());
+    }
+    let pointer = pointer.parse().map_err(|error: InvalidPointer| error.to_string())?;
+    Ok((name.to_owned(), pointer))
 }
 
 fn feature(text: &str) -> Result<(String, Binning), String> {
@@ -236,25 +280,32 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Reference> {
     Reference::from_json(&bytes).with_context(|| path.display().to_string())
 }
 
-/// Of the first records of the configuration's topic.
+/// Of the first records of the configuration's topic, with the paths of its monitor where none are given.
 fn build_of_topic(args: &BuildArgs, first: u64, options: &BuildOptions, context: &Context) -> anyhow::Result<Built> {
     let config = context.load_config(&args.config)?;
+    let mut options = options.clone();
+    for (name, path) in config.monitors.first().into_iter().flat_map(|monitor| &monitor.paths) {
+        options.paths.entry(name.clone()).or_insert_with(|| path.clone());
+    }
     let broker = KafkaBroker::new(&config.kafka.bootstrap_servers, &config.kafka.properties)?;
     let topic = config.monitors.first().map(|monitor| monitor.topic.as_str()).unwrap_or_default();
     match first_records(&broker, topic, first)? {
         FirstRecords::Enough(values) => {
             let name = format!("the first {first} records of topic {topic:?}");
-            Ok(source::build_reference_of_records(Path::new(&name), &values, options)?)
+            Ok(source::build_reference_of_records(Path::new(&name), &values, &options)?)
         }
         FirstRecords::TooFew(found) => anyhow::bail!("topic {topic:?} has {found} valid records, {first} were asked for"),
     }
 }
 
 fn build(args: &BuildArgs, context: &Context, out: &mut impl std::io::Write) -> anyhow::Result<()> {
-    let options = args.binning.options(&args.monitor)?;
+    let options = args.binning.options(&args.monitor, args.paths.by_name())?;
     let built = match (&args.input, args.first) {
         (Some(input), _) => {
             let format = args.format.map_or_else(|| Format::of(input), Ok)?;
+            if format.as_table().is_some() {
+                args.paths.refuse_table(input)?;
+            }
             source::build_reference(input, format, &options)?
         }
         (None, first) => build_of_topic(args, first.unwrap_or_default(), &options, context)?,

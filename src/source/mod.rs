@@ -1,6 +1,8 @@
 //! Rows of files: for references and for producing, so that both see the same values.
 //!
-//! CSV is read twice: a column's type is decided by all of its cells. JSON-lines carry their types.
+//! - CSV is read twice: a column's type is decided by all of its cells. JSON-lines carry their types.
+//! - A reference takes one more reading where not all values are within [`Limits`]: the first finds the bins, the second counts in them
+//!   ([`leeway_topology::reference::ReferenceBuilder`]).
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -9,11 +11,15 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use leeway_topology::binning::Binning;
+use leeway_topology::decoder::Picker;
+use leeway_topology::field::Pointer;
 use leeway_topology::json::{Scalar, scan_object};
-use leeway_topology::reference::{Cell, ColumnType, ColumnTyper, Reference, ReferenceBuilder, ReferenceError, Warning};
+use leeway_topology::reference::{Cell, ColumnType, ColumnTyper, Limits, Pass, Recount, Reference, ReferenceBuilder, ReferenceError, Warning};
 
 mod parquet;
 pub mod synthetic;
+#[cfg(test)]
+mod tests;
 pub mod topic;
 
 /// A file format.
@@ -258,11 +264,16 @@ pub struct BuildOptions {
     pub overrides: Vec<(String, Binning)>,
     /// Categories with a bin of their own.
     pub max_categories: usize,
+    /// Features that are not the top-level fields of their names. Of JSON only: a column is found by its name.
+    pub paths: BTreeMap<String, Pointer>,
+    /// What may be kept in memory.
+    pub limits: Limits,
 }
 
 impl BuildOptions {
     fn builder(&self, columns: &[(String, ColumnType)]) -> Result<ReferenceBuilder, ReferenceError> {
-        ReferenceBuilder::new(&self.monitor, columns, &self.binning, &self.overrides, self.max_categories)
+        let builder = ReferenceBuilder::new(&self.monitor, columns, &self.binning, &self.overrides, self.max_categories)?;
+        Ok(builder.within(self.limits))
     }
 }
 
@@ -278,11 +289,12 @@ pub struct Built {
     pub invalid: u64,
 }
 
-/// Builds a reference from a file.
+/// Builds a reference from a file, which is read up to three times.
 ///
 /// # Errors
 /// When the file cannot be read, or no reference can be made of it.
 pub fn build_reference(path: &Path, format: Format, options: &BuildOptions) -> Result<Built, SourceError> {
+    refuse_stream(path)?;
     let Some(table) = format.as_table() else {
         return build_of_json(path, options, |visit| {
             file_lines(path, |line| {
@@ -298,7 +310,13 @@ pub fn build_reference(path: &Path, format: Format, options: &BuildOptions) -> R
         builder.push_row(cells.iter().copied());
         Ok::<_, SourceError>(())
     })?;
-    let mut built = built(builder, 0).map_err(reference_error(path))?;
+    let again = |recount: &mut Recount| {
+        table_rows(path, table, &columns.known, |cells| {
+            recount.push_row(cells.iter().copied());
+            Ok(())
+        })
+    };
+    let mut built = built(path, builder, 0, again)?;
     let unsupported = columns.unsupported.into_iter().map(|(name, what)| format!("{name} ({what})"));
     built.left_out.extend(unsupported);
     Ok(built)
@@ -320,9 +338,34 @@ fn reference_error(path: &Path) -> impl Fn(ReferenceError) -> SourceError {
     move |error| SourceError::Reference { path: path.clone(), error }
 }
 
-fn built(builder: ReferenceBuilder, invalid: u64) -> Result<Built, ReferenceError> {
+/// Refuses what gives its rows only once, as a pipe and standard input do: they would be missing at the second reading.
+fn refuse_stream(path: &Path) -> Result<(), SourceError> {
+    let path = path.to_owned();
+    match std::fs::metadata(&path) {
+        Err(error) => Err(SourceError::File { path, error }),
+        Ok(metadata) if metadata.is_file() => Ok(()),
+        Ok(_) => Err(SourceError::Format {
+            path,
+            fault: "this is no regular file, and a reference takes reading its rows more than once: write them to a file first".to_owned(),
+        }),
+    }
+}
+
+/// The reference of these rows, and, if it takes them once more, of what `again` visits.
+fn built(
+    path: &Path,
+    builder: ReferenceBuilder,
+    invalid: u64,
+    again: impl FnOnce(&mut Recount) -> Result<(), SourceError>,
+) -> Result<Built, SourceError> {
     let left_out = builder.left_out().to_vec();
-    let (reference, warnings) = builder.finish()?;
+    let (reference, warnings) = match builder.end().map_err(reference_error(path))? {
+        Pass::Built(reference, warnings) => (reference, warnings),
+        Pass::Again(mut recount) => {
+            again(&mut recount)?;
+            recount.finish().map_err(reference_error(path))?
+        }
+    };
     Ok(Built {
         reference,
         warnings,
@@ -331,12 +374,13 @@ fn built(builder: ReferenceBuilder, invalid: u64) -> Result<Built, ReferenceErro
     })
 }
 
-/// From rows that can be visited twice: once for their columns and types, once for their values.
+/// From rows that can be visited again: once for their columns and types, then for their values.
 fn build_of_json(path: &Path, options: &BuildOptions, rows: impl Fn(&mut dyn FnMut(&[u8])) -> Result<(), SourceError>) -> Result<Built, SourceError> {
     let (mut columns, mut places) = (Vec::<(String, ColumnTyper)>::new(), BTreeMap::<String, usize>::new());
     let mut invalid = 0;
+    let mut reader = JsonReader::new(&options.paths);
     rows(&mut |value| {
-        let Some(row) = json_row(value) else {
+        let Some(row) = reader.row(value) else {
             invalid += 1;
             return;
         };
@@ -355,11 +399,17 @@ fn build_of_json(path: &Path, options: &BuildOptions, rows: impl Fn(&mut dyn FnM
     let columns: Vec<_> = columns.into_iter().map(|(name, typer)| (name, typer.column_type())).collect();
     let mut builder = options.builder(&columns).map_err(reference_error(path))?;
     rows(&mut |value| {
-        let Some(row) = json_row(value) else { return };
-        let cells = row.cells();
-        builder.push_row(columns.iter().map(|(name, _)| cells.get(name.as_str()).copied().unwrap_or(Cell::Missing)));
+        if let Some(row) = reader.row(value) {
+            builder.push_row(row.cells_of(&columns));
+        }
     })?;
-    built(builder, invalid).map_err(reference_error(path))
+    built(path, builder, invalid, |recount| {
+        rows(&mut |value| {
+            if let Some(row) = reader.row(value) {
+                recount.push_row(row.cells_of(&columns));
+            }
+        })
+    })
 }
 
 /// A line that is a JSON object: its fields in order, and what each holds.
@@ -376,6 +426,14 @@ enum Value<'a> {
 }
 
 impl JsonRow<'_> {
+    /// A cell per column.
+    fn cells_of<'r>(&'r self, columns: &'r [(String, ColumnType)]) -> impl Iterator<Item = Cell<'r>> {
+        let cells = self.cells();
+        columns
+            .iter()
+            .map(move |(name, _)| cells.get(name.as_str()).copied().unwrap_or(Cell::Missing))
+    }
+
     /// By name; of a field that stands there twice the last one, as in a record.
     fn cells(&self) -> BTreeMap<&str, Cell<'_>> {
         let cell = |value| match value {
@@ -388,23 +446,54 @@ impl JsonRow<'_> {
     }
 }
 
-/// Reads a row by the rules for records; `None`: it is no JSON object.
-fn json_row(line: &[u8]) -> Option<JsonRow<'_>> {
-    let mut row = JsonRow { fields: Vec::new() };
-    scan_object(line, |name, scalar| {
-        let value = match scalar {
-            Scalar::Null | Scalar::Nested => Value::Missing,
-            Scalar::Bool(value) => Value::Bool(value),
+/// Reads rows by the rules for records.
+struct JsonReader<'p> {
+    paths: &'p BTreeMap<String, Pointer>,
+    picker: Picker,
+}
+
+impl<'p> JsonReader<'p> {
+    fn new(paths: &'p BTreeMap<String, Pointer>) -> Self {
+        Self {
+            paths,
+            picker: Picker::new(paths.values()),
+        }
+    }
+
+    /// Its top-level fields, then those that are found by their paths and stand in for them; `None`: it is no JSON object.
+    fn row<'a>(&mut self, line: &'a [u8]) -> Option<JsonRow<'a>>
+    where
+        'p: 'a,
+    {
+        let mut row = JsonRow { fields: Vec::new() };
+        scan_object(line, |name, scalar| {
+            let name = name.content();
+            if !self.paths.contains_key(&*name) {
+                row.fields.push((name, Value::of(scalar)));
+            }
+        })
+        .ok()?;
+        if !self.paths.is_empty() {
+            let picked = self.picker.pick(line).ok()?;
+            let values = picked.into_iter().map(|scalar| scalar.map_or(Value::Missing, Value::of));
+            row.fields.extend(self.paths.keys().map(|name| Cow::Borrowed(name.as_str())).zip(values));
+        }
+        Some(row)
+    }
+}
+
+impl<'a> Value<'a> {
+    fn of(scalar: Scalar<'a>) -> Self {
+        match scalar {
+            Scalar::Null | Scalar::Nested => Self::Missing,
+            Scalar::Bool(value) => Self::Bool(value),
             // One outside the finite doubles is missing, and its row stays.
             Scalar::Number(text) => text
                 .parse()
                 .ok()
                 .filter(|number: &f64| number.is_finite())
-                .map_or(Value::Missing, Value::Number),
-            Scalar::Text(text) => Value::Text(text.content()),
-        };
-        row.fields.push((name.content(), value));
-    })
-    .ok()?;
-    Some(row)
+                .map_or(Self::Missing, Self::Number),
+            Scalar::Text(text) => Self::Text(text.content()),
+        }
+    }
 }

@@ -213,6 +213,8 @@ mod tests {
             binning: Binning::Auto { bins: 10 },
             overrides: overrides.iter().map(|(name, binning)| ((*name).to_owned(), binning.clone())).collect(),
             max_categories: 50,
+            paths: std::collections::BTreeMap::new(),
+            limits: leeway_topology::reference::Limits::default(),
         }
     }
 

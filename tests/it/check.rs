@@ -183,6 +183,64 @@ fn reference_file_gives_what_its_data_gives() {
 }
 
 #[test]
+fn feature_within_json_lines_is_found_by_its_path() {
+    let directory = samples();
+    let nested = |name: &str, shift: u32| {
+        let line = |number: u32| format!("{{\"in\": {{\"age\": {}}}}}\n", number * 7919 % 50 + shift);
+        std::fs::write(directory.path().join(name), (0..2000).map(line).collect::<String>()).expect("written");
+    };
+    nested("train.jsonl", 20);
+    nested("today.jsonl", 35);
+    let against = |reference: &str, current: &str| {
+        let arguments = [
+            "--reference",
+            reference,
+            "--current",
+            current,
+            "--path",
+            "age=/in/age",
+            "--format",
+            "json",
+        ];
+        check(directory.path(), &arguments)
+    };
+    let features = |output: &Output| json(output)["features"].clone();
+    let lines = features(&against("train.jsonl", "today.jsonl"));
+    assert_eq!((&lines[0]["feature"], &lines[0]["missing_count"]), (&Value::from("age"), &Value::from(0)));
+    // A table has no paths, and what is checked against it may.
+    let table = features(&against("train.csv", "today.jsonl"));
+    assert_eq!((&table[0]["psi"], &table[0]["counts"]), (&lines[0]["psi"], &lines[0]["counts"]));
+    let same = against("train.jsonl", "train.jsonl");
+    assert_eq!((&json(&same)["summary"]["psi"], same.status.code()), (&Value::from(0.0), Some(0)));
+
+    let refused = against("train.csv", "today.csv");
+    assert_eq!(refused.status.code(), Some(2));
+    let words = "--path age: today.csv is a table, whose columns are found by their names; paths are for JSON-lines";
+    assert!(text(&refused.stderr).contains(words), "{}", text(&refused.stderr));
+    for (path, words) in [
+        ("age=in/age", "must begin with `/`"),
+        ("age", "expected NAME=POINTER"),
+        ("=/in/age", "name is missing"),
+    ] {
+        let output = check(
+            directory.path(),
+            &["--reference", "train.csv", "--current", "today.jsonl", "--path", path],
+        );
+        assert_eq!(output.status.code(), Some(2));
+        assert!(text(&output.stderr).contains(words), "{}", text(&output.stderr));
+    }
+    let output = check(
+        directory.path(),
+        &["--reference", "train.csv", "--current", "today.jsonl", "--path", "ages=/in/age"],
+    );
+    assert!(
+        text(&output.stderr).contains("has no feature \"ages\"; it has age"),
+        "{}",
+        text(&output.stderr)
+    );
+}
+
+#[test]
 fn page_is_one_file_and_escapes_what_stands_in_names() {
     let directory = tempfile::tempdir().expect("a temporary directory");
     let rows = |value| format!("{{\"<b>x</b> & y\": \"{value}<script>\"}}\n").repeat(200);

@@ -2,10 +2,12 @@
 //!
 //! The numbers are those of a window in the stream over the same rows; `min_samples` does not apply, since nobody waits for more.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::decoder::Decoder;
 use crate::drift::{CheckedFeature, Criteria, Summary};
+use crate::field::Pointer;
 use crate::histogram::{Histogram, Layout, RECORDS_MAX};
 use crate::record::{Observation, Rejected};
 use crate::reference::{Cell, Reference};
@@ -34,14 +36,20 @@ pub enum Line {
 }
 
 impl Batch {
-    /// No rows yet.
+    /// No rows yet. Each feature is the top-level field, or the column, of its name.
     #[must_use]
     pub fn new(reference: Arc<Reference>) -> Self {
+        Self::at_paths(reference, &BTreeMap::new())
+    }
+
+    /// No rows yet. Features with a path are taken from there, of rows as JSON.
+    #[must_use]
+    pub fn at_paths(reference: Arc<Reference>, paths: &BTreeMap<String, Pointer>) -> Self {
         let layout = Layout::new(reference.features().iter().map(|feature| feature.counts().len()));
         Self {
             histogram: Histogram::new(&layout),
             layout,
-            decoder: Decoder::new([&*reference]),
+            decoder: Decoder::empty().with_features(&reference, paths),
             row: Vec::new(),
             reference,
         }

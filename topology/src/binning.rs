@@ -152,7 +152,8 @@ pub fn uniform_edges(low: f64, high: f64, bins: usize) -> Vec<f64> {
     }))
 }
 
-fn merged(edges: impl Iterator<Item = f64>) -> Vec<f64> {
+/// Ascending edges without duplicates.
+pub(crate) fn merged(edges: impl Iterator<Item = f64>) -> Vec<f64> {
     let mut edges: Vec<f64> = edges.map(positive_zero).filter(|edge| edge.is_finite()).collect();
     edges.dedup();
     edges

@@ -137,7 +137,7 @@ impl Decoder {
         let mut visit = Visit {
             places: &mut self.places,
             record: self.records,
-            taken: Taken {
+            taken: Row {
                 bins: &self.bins,
                 absent: &self.absent,
                 row,
@@ -149,14 +149,63 @@ impl Decoder {
     }
 }
 
-/// One record being decoded.
-struct Visit<'d> {
-    places: &'d mut [Place],
-    record: u64,
-    taken: Taken<'d>,
+/// Picks the values at paths, as they stand there: for who makes cells of them, not observations.
+pub struct Picker {
+    /// The first is the record. What a taker is told to take is at the index of its path.
+    places: Vec<Place>,
+    paths: usize,
+    /// Records so far.
+    records: u64,
 }
 
-impl<'a> Visitor<'a> for Visit<'_> {
+impl Picker {
+    /// A picker of what stands at these paths.
+    pub fn new<'a>(paths: impl IntoIterator<Item = &'a Pointer>) -> Self {
+        let mut places = vec![Place::default()];
+        let mut count = 0;
+        for path in paths {
+            places::take(&mut places, path.tokens(), Taker::Text(count));
+            count += 1;
+        }
+        Self {
+            places,
+            paths: count,
+            records: 0,
+        }
+    }
+
+    /// The values of one record, in the order of the paths; `None` where one leads nowhere.
+    ///
+    /// # Errors
+    /// When the value is no JSON object.
+    pub fn pick<'a>(&mut self, value: &'a [u8]) -> Result<Vec<Option<Scalar<'a>>>, Rejected> {
+        self.records += 1;
+        let mut visit = Visit {
+            places: &mut self.places,
+            record: self.records,
+            taken: vec![None; self.paths],
+        };
+        scan(value, RECORD, &mut visit)?;
+        Ok(visit.taken)
+    }
+}
+
+/// One record being decoded.
+struct Visit<'d, T> {
+    places: &'d mut [Place],
+    record: u64,
+    taken: T,
+}
+
+/// What is taken of one record.
+trait Taken<'a> {
+    fn take(&mut self, taker: Taker, scalar: Scalar<'a>);
+
+    /// As if nothing had been taken.
+    fn forget(&mut self, taker: Taker);
+}
+
+impl<'a, T: Taken<'a>> Visitor<'a> for Visit<'_, T> {
     type Place = usize;
 
     fn field(&mut self, object: usize, at: usize, name: RawText<'a>) -> Option<usize> {
@@ -182,8 +231,21 @@ impl<'a> Visitor<'a> for Visit<'_> {
     }
 }
 
+/// Values as they stand there, by path.
+impl<'a> Taken<'a> for Vec<Option<Scalar<'a>>> {
+    fn take(&mut self, taker: Taker, scalar: Scalar<'a>) {
+        let (Taker::Feature(at) | Taker::Time(at) | Taker::Text(at)) = taker;
+        self[at] = Some(scalar);
+    }
+
+    fn forget(&mut self, taker: Taker) {
+        let (Taker::Feature(at) | Taker::Time(at) | Taker::Text(at)) = taker;
+        self[at] = None;
+    }
+}
+
 /// What was taken of a record so far.
-struct Taken<'d> {
+struct Row<'d> {
     bins: &'d [Bins],
     absent: &'d [Observation],
     row: &'d mut [Observation],
@@ -191,8 +253,8 @@ struct Taken<'d> {
     texts: &'d mut [Text],
 }
 
-impl Taken<'_> {
-    fn take(&mut self, taker: Taker, scalar: Scalar<'_>) {
+impl<'a> Taken<'a> for Row<'_> {
+    fn take(&mut self, taker: Taker, scalar: Scalar<'a>) {
         match taker {
             Taker::Feature(at) => self.row[at] = observe(&self.bins[at], scalar),
             Taker::Time(at) => self.times[at] = event_time::read(&scalar),

@@ -16,9 +16,12 @@ use crate::binning::{Bins, MISSING, OTHER, are_edges, decimal};
 
 mod builder;
 mod cell;
+mod column;
 mod document;
+mod frequent;
+mod quantile_sketch;
 
-pub use builder::{ReferenceBuilder, Warning};
+pub use builder::{Limits, Pass, Recount, ReferenceBuilder, Warning};
 pub use cell::{Cell, ColumnType, ColumnTyper};
 use document::{Document, FeatureDocument};
 
@@ -80,6 +83,16 @@ pub enum ReferenceError {
     /// Nothing to compare with.
     #[error("the reference has no rows; it needs at least one row of training data")]
     NoRows,
+    /// The rows of the second pass are not those of the first.
+    #[error(
+        "the data had {first} rows when they were read first and {second} when they were read again: build the reference of data that do not change"
+    )]
+    Changed {
+        /// In the first pass.
+        first: u64,
+        /// In the second.
+        second: u64,
+    },
     /// No features.
     #[error("the reference has no features")]
     NoFeatures,

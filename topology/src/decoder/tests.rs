@@ -313,6 +313,17 @@ fn said_time(value: Option<&Value>) -> Option<Timestamp> {
     }
 }
 
+/// What a value of a tree is, and how it reads.
+fn kind_and_text(value: Option<&Value>) -> Option<(&'static str, String)> {
+    value.map(|value| match value {
+        Value::Null => ("null", String::new()),
+        Value::Bool(value) => ("bool", value.to_string()),
+        Value::Number(number) => ("number", number.to_string()),
+        Value::String(text) => ("text", text.clone()),
+        Value::Array(_) | Value::Object(_) => ("nested", String::new()),
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1024))]
 
@@ -342,6 +353,30 @@ proptest! {
             prop_assert_eq!(decoder.times(), expected, "{}", json);
             let expected: Vec<_> = texts.iter().map(|field| said_text(looked_up(&tree, field))).collect();
             let found: Vec<_> = decoder.texts().map(|text| text.map(str::to_owned)).collect();
+            prop_assert_eq!(found, expected, "{}", json);
+        }
+    }
+
+    #[test]
+    fn picked_values_are_those_that_a_tree_has_at_their_paths(
+        records in prop::collection::vec(record(), 1..4),
+        wanted in prop::collection::vec(pointer(), 1..6),
+    ) {
+        let wanted: Vec<Pointer> = wanted.iter().map(|path| path.parse().unwrap()).collect();
+        let mut picker = Picker::new(&wanted);
+        for record in records {
+            let mut json = String::new();
+            record.write(&mut json);
+            let tree: Value = serde_json::from_str(&json).unwrap();
+            let expected: Vec<_> = wanted.iter().map(|path| kind_and_text(looked_up(&tree, path.as_str()))).collect();
+            let picked = picker.pick(json.as_bytes()).unwrap();
+            let found: Vec<_> = picked.into_iter().map(|scalar| scalar.map(|scalar| match scalar {
+                Scalar::Null => ("null", String::new()),
+                Scalar::Bool(value) => ("bool", value.to_string()),
+                Scalar::Number(text) => ("number", serde_json::from_str::<Value>(text).unwrap().to_string()),
+                Scalar::Text(text) => ("text", text.content().into_owned()),
+                Scalar::Nested => ("nested", String::new()),
+            })).collect();
             prop_assert_eq!(found, expected, "{}", json);
         }
     }

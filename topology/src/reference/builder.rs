@@ -1,29 +1,61 @@
 //! Builds a reference from the rows of a table.
 //!
-//! The columns' types are known before the first row ([`super::ColumnTyper`] finds them). Memory grows with the rows of numeric columns, since their
-//! quantiles are exact, and with the distinct texts of the others.
+//! ```text
+//! rows --push_row--> ReferenceBuilder --end--> Built: the reference, of values that are all in memory
+//!                                        \--> Again: bins of a sketch --> Recount <--push_row-- the same rows --finish--> the reference
+//! ```
+//!
+//! - The columns' types are known before the first row ([`super::ColumnTyper`] finds them).
+//! - Values are kept as long as they are within [`Limits`]: quantiles are exact, and every text is counted. Beyond, the columns that take most are
+//!   summarised, one after the other: numbers by a sketch of their quantiles ([`super::quantile_sketch`]), texts by the counts of the most
+//!   frequent ([`super::frequent`]).
+//! - Bins that come of a summary are counted in a second pass over the rows. So what is not exact is where an edge stands, or which of the rarer
+//!   texts has a bin of its own. Counts are exact, and so is each PSI against them; and so are a column's range, whether its values only rise, and
+//!   whether they are few enough to be discrete.
+//!
+//! What becomes of one column is [`super::column`]'s.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 
-use super::document::{Categorical, DiscreteBinning, EdgeBinning, FeatureDocument, Numeric};
+use super::column::{Column, Recounted};
+use super::document::FeatureDocument;
+use super::quantile_sketch::WITHIN;
 use super::{Cell, ColumnType, RESERVED, Reference, ReferenceError, version_of};
-use crate::binning::{Binning, category_of_number, positive_zero, quantile_edges, uniform_edges};
+use crate::binning::Binning;
 
 /// Columns that are no features unless they are asked for by name.
 const LEFT_OUT: [&str; 4] = ["timestamp", "target", "id", "key"];
 
-/// `auto` takes a numeric feature with at most this many values as discrete,
-const DISCRETE_VALUES_MAX: usize = 20;
-
-/// if each comes up at least this often on average.
-const DISCRETE_ROWS_PER_VALUE_MIN: usize = 10;
-
-/// Discrete bins that a feature may have.
-const DISCRETE_BINS_MAX: usize = 1000;
-
 /// Rows a bin should have in the reference.
 const ROWS_PER_BIN: u64 = 50;
+
+/// What a builder may keep in memory of all columns together, before it summarises.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Numbers, of 8 bytes each.
+    pub numbers: usize,
+    /// Bytes of distinct texts, and of what it takes to count them.
+    pub text_bytes: usize,
+}
+
+impl Limits {
+    /// All of it: for rows that are in memory anyway, or are known to be few.
+    pub const NONE: Self = Self {
+        numbers: usize::MAX,
+        text_bytes: usize::MAX,
+    };
+}
+
+/// 512 MiB of numbers and 256 MiB of texts: of 100 numeric features 670,000 rows are exact.
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            numbers: 64 << 20,
+            text_bytes: 256 << 20,
+        }
+    }
+}
 
 /// Something about the input that the user should know.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +88,18 @@ pub enum Warning {
         /// Rows with a value.
         rows: u64,
     },
+    /// More numbers than memory may hold: their quantiles are those of a sketch.
+    SketchedQuantiles {
+        /// Which.
+        features: Vec<String>,
+    },
+    /// More texts than memory may hold, and a rarer one that was not counted may be as frequent as one that has a bin.
+    SketchedCategories {
+        /// Which.
+        feature: String,
+        /// Rows that a text without a bin may have.
+        rows: u64,
+    },
 }
 
 impl fmt::Display for Warning {
@@ -76,6 +120,15 @@ impl fmt::Display for Warning {
                 f,
                 "{feature}: {other} of {rows} values are in `other`; more categories, or another binning, would show more"
             ),
+            Self::SketchedQuantiles { features } => write!(
+                f,
+                "{}: too many values to keep, so the edges are quantiles within {WITHIN} of the rows; the counts are exact",
+                features.join(", ")
+            ),
+            Self::SketchedCategories { feature, rows } => write!(
+                f,
+                "{feature}: too many distinct texts to keep; one that has no bin of its own may be in up to {rows} rows; the counts are exact"
+            ),
         }
     }
 }
@@ -86,25 +139,41 @@ pub struct ReferenceBuilder {
     columns: Vec<Option<Column>>,
     left_out: Vec<String>,
     max_categories: usize,
+    limits: Limits,
+    /// Kept of all columns.
+    numbers: usize,
+    text_bytes: usize,
     rows: u64,
 }
 
-struct Column {
-    name: String,
-    binning: Binning,
-    /// Somebody named it: then it must not be left out.
-    asked: bool,
-    values: Values,
-    missing: u64,
+/// What the first pass over the rows comes to.
+pub enum Pass {
+    /// All that there was to know.
+    Built(Reference, Vec<Warning>),
+    /// The bins; their counts take the same rows again.
+    Again(Recount),
 }
 
-enum Values {
-    Numbers { numbers: Vec<f64>, rises: bool },
-    Categories(BTreeMap<String, u64>),
+/// Counts rows, the same as before, in bins that are known.
+pub struct Recount {
+    monitor: String,
+    columns: Vec<Option<Again>>,
+    max_categories: usize,
+    /// In the first pass.
+    rows: u64,
+    recounted: u64,
+}
+
+/// A column in the second pass.
+enum Again {
+    /// All of its values are kept: it has no use for the rows.
+    Kept(Column),
+    Recounted(Recounted),
 }
 
 impl ReferenceBuilder {
-    /// A builder for a table with these columns. `overrides` gives single features their binning, and names columns that would be left out.
+    /// A builder for a table with these columns. `overrides` gives single features their binning, and names columns that would be left out. It keeps
+    /// all values, unless it is told of limits.
     ///
     /// # Errors
     /// When a name is empty, `*` or there twice, an override names no column, or a binning does not fit a column's type.
@@ -145,8 +214,17 @@ impl ReferenceBuilder {
             columns: kept,
             left_out,
             max_categories,
+            limits: Limits::NONE,
+            numbers: 0,
+            text_bytes: 0,
             rows: 0,
         })
+    }
+
+    /// The same, within these limits.
+    #[must_use]
+    pub fn within(self, limits: Limits) -> Self {
+        Self { limits, ..self }
     }
 
     /// Columns that were left out because of their names.
@@ -162,27 +240,113 @@ impl ReferenceBuilder {
         for column in &mut self.columns {
             let cell = cells.next().unwrap_or(Cell::Missing);
             if let Some(column) = column {
+                let grown = column.push(&cell);
+                self.numbers += grown.numbers;
+                self.text_bytes += grown.text_bytes;
+            }
+        }
+        while self.numbers > self.limits.numbers && self.summarise_largest(Column::numbers) {}
+        while self.text_bytes > self.limits.text_bytes && self.summarise_largest(Column::text_bytes) {}
+    }
+
+    /// Makes the column that keeps most of something keep less; of several the first. Says whether there was one.
+    fn summarise_largest(&mut self, kept: impl Fn(&Column) -> usize) -> bool {
+        let columns = self.columns.iter_mut().flatten().rev();
+        let Some(largest) = columns.max_by_key(|column| kept(column)).filter(|largest| kept(largest) > 0) else {
+            return false;
+        };
+        let (numbers, text_bytes) = (largest.numbers(), largest.text_bytes());
+        largest.summarise();
+        self.numbers -= numbers - largest.numbers();
+        self.text_bytes -= text_bytes - largest.text_bytes();
+        true
+    }
+
+    /// Ends the first pass.
+    ///
+    /// # Errors
+    /// When there are no rows or features, or a feature has no bins.
+    pub fn end(self) -> Result<Pass, ReferenceError> {
+        if self.rows == 0 {
+            return Err(ReferenceError::NoRows);
+        }
+        let again = |column: Column| {
+            if column.is_summarised() {
+                column.recounted().map(Again::Recounted)
+            } else {
+                Ok(Again::Kept(column))
+            }
+        };
+        let columns = self.columns.into_iter().map(|column| column.map(again).transpose());
+        let recount = Recount {
+            monitor: self.monitor,
+            columns: columns.collect::<Result<_, _>>()?,
+            max_categories: self.max_categories,
+            rows: self.rows,
+            recounted: 0,
+        };
+        if recount.columns.iter().flatten().any(|column| matches!(column, Again::Recounted(_))) {
+            return Ok(Pass::Again(recount));
+        }
+        recount.build().map(|(reference, warnings)| Pass::Built(reference, warnings))
+    }
+
+    /// The reference of all rows so far, and what the user should know. For a builder without limits.
+    ///
+    /// # Errors
+    /// When there are no rows or features, or a feature has no bins; or when limits were exceeded, so that it takes the rows once more.
+    pub fn finish(self) -> Result<(Reference, Vec<Warning>), ReferenceError> {
+        match self.end()? {
+            Pass::Built(reference, warnings) => Ok((reference, warnings)),
+            Pass::Again(recount) => recount.finish(),
+        }
+    }
+}
+
+impl Recount {
+    /// Takes a row, as [`ReferenceBuilder::push_row`] does.
+    pub fn push_row<'a>(&mut self, row: impl IntoIterator<Item = Cell<'a>>) {
+        self.recounted += 1;
+        let mut cells = row.into_iter();
+        for column in &mut self.columns {
+            let cell = cells.next().unwrap_or(Cell::Missing);
+            if let Some(Again::Recounted(column)) = column {
                 column.push(&cell);
             }
         }
     }
 
-    /// The reference of all rows so far, and what the user should know.
+    /// The reference, and what the user should know.
     ///
     /// # Errors
-    /// When there are no rows or features, or a feature has no bins.
+    /// When there were more or fewer rows than before, or there are no features, or one has no bins.
     pub fn finish(self) -> Result<(Reference, Vec<Warning>), ReferenceError> {
-        if self.rows == 0 {
-            return Err(ReferenceError::NoRows);
+        if self.rows != self.recounted {
+            return Err(ReferenceError::Changed {
+                first: self.rows,
+                second: self.recounted,
+            });
         }
-        let mut warnings = Vec::new();
-        let mut features = Vec::new();
+        self.build()
+    }
+
+    fn build(self) -> Result<(Reference, Vec<Warning>), ReferenceError> {
+        let (mut warnings, mut sketched) = (Vec::new(), Vec::new());
+        let mut features: Vec<FeatureDocument> = Vec::new();
         for column in self.columns.into_iter().flatten() {
-            if column.is_empty() && !column.asked {
-                warnings.push(Warning::NoValues { feature: column.name });
-                continue;
+            match column {
+                Again::Kept(column) if column.is_empty() && !column.is_asked() => warnings.push(Warning::NoValues { feature: column.into_name() }),
+                Again::Kept(column) => features.push(column.finish(self.max_categories, &mut warnings)?),
+                Again::Recounted(column) => {
+                    if column.has_sketched_edges() {
+                        sketched.push(column.name().to_owned());
+                    }
+                    features.push(column.finish(self.max_categories, &mut warnings)?);
+                }
             }
-            features.push(column.finish(self.max_categories, &mut warnings)?);
+        }
+        if !sketched.is_empty() {
+            warnings.push(Warning::SketchedQuantiles { features: sketched });
         }
         let json = serde_json::to_value(&features).map_err(|error| ReferenceError::Malformed(error.to_string()))?;
         let version = version_of(&json)?;
@@ -190,129 +354,8 @@ impl ReferenceBuilder {
     }
 }
 
-impl Column {
-    fn new(name: &str, column_type: ColumnType, binning: &Binning, asked: bool) -> Result<Self, ReferenceError> {
-        let categorical = match (binning, column_type) {
-            (Binning::Categorical, _) => true,
-            (Binning::Auto { .. }, ColumnType::Text | ColumnType::Bool) => true,
-            (_, ColumnType::Number) => false,
-            // A default of the whole command says nothing about columns that cannot follow it.
-            (_, _) if !asked => true,
-            (binning, _) => {
-                return Err(ReferenceError::feature(
-                    name,
-                    format!("binning {binning} takes numbers, and the column has texts; use categorical"),
-                ));
-            }
-        };
-        let values = if categorical {
-            Values::Categories(BTreeMap::new())
-        } else {
-            Values::Numbers {
-                numbers: Vec::new(),
-                rises: true,
-            }
-        };
-        Ok(Self {
-            name: name.to_owned(),
-            binning: binning.clone(),
-            asked,
-            values,
-            missing: 0,
-        })
-    }
-
-    fn push(&mut self, cell: &Cell<'_>) {
-        let category = match (&mut self.values, cell) {
-            (_, Cell::Missing) => None,
-            (Values::Numbers { numbers, rises }, Cell::Number(number)) if number.is_finite() => {
-                let number = positive_zero(*number);
-                *rises &= numbers.last().is_none_or(|last| *last < number);
-                numbers.push(number);
-                return;
-            }
-            (Values::Numbers { .. }, _) => None,
-            (Values::Categories(_), Cell::Number(number)) => category_of_number(*number),
-            (Values::Categories(_), Cell::Bool(value)) => Some(value.to_string()),
-            (Values::Categories(_), Cell::Text(text)) => Some((*text).to_owned()),
-        };
-        match (category, &mut self.values) {
-            (Some(category), Values::Categories(categories)) => *categories.entry(category).or_insert(0) += 1,
-            _ => self.missing += 1,
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        match &self.values {
-            Values::Numbers { numbers, .. } => numbers.is_empty(),
-            Values::Categories(categories) => categories.is_empty(),
-        }
-    }
-
-    fn finish(self, max_categories: usize, warnings: &mut Vec<Warning>) -> Result<FeatureDocument, ReferenceError> {
-        let Self {
-            name,
-            binning,
-            values,
-            missing,
-            asked: _,
-        } = self;
-        match values {
-            Values::Categories(categories) => categorical(name, categories, missing, max_categories, warnings),
-            Values::Numbers { numbers, rises } => {
-                if rises && numbers.len() > 1 {
-                    warnings.push(Warning::OnlyRises { feature: name.clone() });
-                }
-                numeric(name, &binning, numbers, missing, warnings)
-            }
-        }
-    }
-}
-
-fn no_values(name: &str) -> ReferenceError {
-    ReferenceError::feature(name, "no row has a value: do not name it, or give it bins with --feature NAME=edges:...")
-}
-
-fn categorical(
-    name: String,
-    counts: BTreeMap<String, u64>,
-    missing: u64,
-    max_categories: usize,
-    warnings: &mut Vec<Warning>,
-) -> Result<FeatureDocument, ReferenceError> {
-    if counts.is_empty() {
-        return Err(no_values(&name));
-    }
-    let rows: u64 = counts.values().sum();
-    let mut categories: Vec<(String, u64)> = counts.into_iter().collect();
-    // Stable: ties stay in the order of their bytes.
-    categories.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
-    let other: u64 = categories
-        .split_off(max_categories.min(categories.len()))
-        .iter()
-        .map(|(_, count)| count)
-        .sum();
-    if 2 * other > rows {
-        warnings.push(Warning::MostlyOther {
-            feature: name.clone(),
-            other,
-            rows,
-        });
-    }
-    few_rows(&name, rows, categories.len(), warnings);
-    let (categories, counts) = categories.into_iter().unzip();
-    Ok(FeatureDocument::Categorical {
-        name,
-        kind: Categorical::Categorical,
-        binning: Categorical::Categorical,
-        categories,
-        counts,
-        other,
-        missing,
-    })
-}
-
-fn few_rows(name: &str, rows: u64, bins: usize, warnings: &mut Vec<Warning>) {
+/// Warns if bins have few rows.
+pub(super) fn few_rows(name: &str, rows: u64, bins: usize, warnings: &mut Vec<Warning>) {
     if rows < ROWS_PER_BIN * bins as u64 {
         warnings.push(Warning::FewRowsPerBin {
             feature: name.to_owned(),
@@ -320,81 +363,4 @@ fn few_rows(name: &str, rows: u64, bins: usize, warnings: &mut Vec<Warning>) {
             bins,
         });
     }
-}
-
-fn numeric(
-    name: String,
-    binning: &Binning,
-    mut numbers: Vec<f64>,
-    missing: u64,
-    warnings: &mut Vec<Warning>,
-) -> Result<FeatureDocument, ReferenceError> {
-    numbers.sort_unstable_by(f64::total_cmp);
-    let range = numbers.first().copied().zip(numbers.last().copied());
-    if range.is_none() && !matches!(binning, Binning::Edges(_)) {
-        return Err(no_values(&name));
-    }
-    let (low, high) = range.unwrap_or((0.0, 0.0));
-    let rows = numbers.len() as u64;
-    let (binning, edges) = match binning {
-        Binning::Auto { .. } | Binning::Discrete => {
-            let mut values: Vec<(f64, u64)> = Vec::new();
-            for number in &numbers {
-                match values.last_mut() {
-                    Some((value, count)) if value == number => *count += 1,
-                    _ => values.push((*number, 1)),
-                }
-            }
-            let suits = values.len() <= DISCRETE_VALUES_MAX && numbers.len() >= DISCRETE_ROWS_PER_VALUE_MIN * values.len();
-            match binning {
-                Binning::Auto { bins } if !suits => (EdgeBinning::Quantile, quantile_edges(&numbers, *bins)),
-                _ => {
-                    if values.len() > DISCRETE_BINS_MAX {
-                        return Err(ReferenceError::feature(
-                            &name,
-                            format!(
-                                "{} distinct values; discrete takes at most {DISCRETE_BINS_MAX}: use quantile",
-                                values.len()
-                            ),
-                        ));
-                    }
-                    few_rows(&name, rows, values.len(), warnings);
-                    let (values, counts) = values.into_iter().unzip();
-                    return Ok(FeatureDocument::Discrete {
-                        name,
-                        kind: Numeric::Numeric,
-                        binning: DiscreteBinning::Discrete,
-                        values,
-                        range,
-                        counts,
-                        other: 0,
-                        missing,
-                    });
-                }
-            }
-        }
-        Binning::Quantile { bins } => (EdgeBinning::Quantile, quantile_edges(&numbers, *bins)),
-        Binning::Uniform { bins } => (EdgeBinning::Uniform, uniform_edges(low, high, *bins)),
-        Binning::Edges(edges) => (EdgeBinning::Edges, edges.clone()),
-        Binning::Categorical => {
-            return Err(ReferenceError::feature(
-                &name,
-                "a categorical feature has no numbers: this is a fault of Leeway",
-            ));
-        }
-    };
-    let mut counts = vec![0; edges.len() + 1];
-    for number in &numbers {
-        counts[edges.partition_point(|edge| edge < number)] += 1;
-    }
-    few_rows(&name, rows, counts.len(), warnings);
-    Ok(FeatureDocument::Edges {
-        name,
-        kind: Numeric::Numeric,
-        binning,
-        edges,
-        range,
-        counts,
-        missing,
-    })
 }

@@ -4,6 +4,8 @@ use super::*;
 use crate::binning::Binning;
 use crate::decoder::Decoder;
 
+mod limits;
+
 fn build(columns: &[(&str, ColumnType)], rows: &[&[Cell<'_>]], overrides: &[(&str, &str)]) -> Result<(Reference, Vec<Warning>), ReferenceError> {
     let columns: Vec<_> = columns.iter().map(|(name, column)| ((*name).to_owned(), *column)).collect();
     let overrides: Vec<_> = overrides
