@@ -17,7 +17,7 @@ export CXX := ccache c++
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help demo test check lint purity unit broker flows doc deny compose bench bench-recovery calibrate simulate mutations chaos fuzz
+.PHONY: help demo test check lint purity unit broker flows doc deny compose bench bench-recovery bench-segments calibrate simulate mutations chaos fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,9 @@ bench: ## Throughput on a real Kafka, beside a bare consumer (release build; abo
 
 bench-recovery: ## Time to the first event after a kill, with 1 GB of state (release build; counts alone are about 5 GB of memory)
 	cargo bench --bench recovery
+
+bench-segments: ## A million segments on one instance: throughput, memory, restart (release build)
+	cargo bench --bench segments
 
 calibrate: ## False alarms and power of checks, measured by simulation: make calibrate SEED=which CHECKS=how-many (release build; about 11 minutes)
 	cargo run --quiet --release --package leeway-topology --example calibrate -- $(or $(SEED),1) $(or $(CHECKS),4000)

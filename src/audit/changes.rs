@@ -34,13 +34,23 @@ impl Told {
         }
     }
 
-    fn by_pane(pane: &ShippedPane) -> Self {
-        let Content::Count(content) = &pane.content;
-        Self {
+    /// With the reference that it was measured by. `None`: it tells of none.
+    fn by_pane(pane: &ShippedPane) -> Option<(Self, &Arc<str>)> {
+        let (record, is_idle, version) = match &pane.content {
+            Content::Count(content) => (
+                RecordNumber((content.pane.number.0 + 1) * content.every),
+                false,
+                &content.reference_version,
+            ),
+            Content::Window(part) => (part.record_number, part.is_idle, &part.reference_version),
+            Content::Progress(_) => return None,
+        };
+        let told = Self {
             segment: pane.segment.clone(),
-            record: RecordNumber((content.pane.number.0 + 1) * content.every),
-            is_idle: false,
-        }
+            record,
+            is_idle,
+        };
+        Some((told, version))
     }
 }
 
@@ -100,7 +110,7 @@ impl Changes {
         // What each monitor told last.
         let mut told: BTreeMap<Arc<str>, Told> = BTreeMap::new();
         for pane in &out.panes {
-            told.insert(pane.monitor.clone(), Told::by_pane(pane));
+            told.extend(Told::by_pane(pane).map(|(last, _)| (pane.monitor.clone(), last)));
         }
         for event in out.events.iter().filter(|event| event.is_summary()) {
             told.insert(event.monitor.clone(), Told::by_event(event));
@@ -178,22 +188,28 @@ impl<B: Broker> Audit<'_, B> {
             })?;
         }
         for (name, topic) in &grounds.panes {
+            let monitor = |name: &str| topic.monitors.iter().find(|monitor| *monitor.name == *name);
             // Where a partition's checks are told, they have said it.
-            let is_asked = |name: &str| {
-                let monitor = topic.monitors.iter().find(|monitor| *monitor.name == *name);
-                monitor.is_some_and(|monitor| is_silent(monitor) && has_story(monitor))
-            };
+            let is_asked = |name: &str| monitor(name).is_some_and(|monitor| is_silent(monitor) && has_story(monitor));
             // Segments are in several partitions of the topic, which are not read in the order in which they were written: sorted by where they end.
             let mut panes = Vec::new();
             self.read(name, &mut |_, record| {
                 if let (Some(key), Some(value)) = (record.key, record.value)
                     && let Ok(pane) = ShippedPane::read(key, value)
-                    && is_asked(&pane.monitor)
+                    && let Some((told, version)) = Told::by_pane(&pane)
                 {
-                    let Content::Count(content) = &pane.content;
-                    let told = (Told::by_pane(&pane), content.reference_version.clone());
-                    let end = content.pane.span.map(|span| span.last);
-                    panes.push(((pane.monitor.clone(), content.partition), end, told));
+                    let of = (pane.monitor.clone(), pane.content.partition());
+                    if is_asked(&pane.monitor) {
+                        let end = match &pane.content {
+                            Content::Count(content) => content.pane.span.map(|span| span.last),
+                            // Without segments all are in one partition.
+                            Content::Window(_) | Content::Progress(_) => None,
+                        };
+                        panes.push((of, end, (told, version.clone())));
+                    } else if told.is_idle && monitor(&pane.monitor).is_some() {
+                        // Also windows with too few records to be checked are closed then.
+                        changes.0.entry(of).or_default().idle.insert((told.segment, told.record));
+                    }
                 }
                 ControlFlow::Continue(())
             })?;

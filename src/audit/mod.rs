@@ -18,7 +18,8 @@
 //! - The input is judged up to the group's committed offsets as they were when the audit began. Events of later records are not looked at, so a
 //!   worker may go on meanwhile.
 //!
-//! Not here: an input whose first records are gone, an application that began at its topic's end. They are refused in words.
+//! Not here: an input whose first records are gone, an application that began at its topic's end. They are refused in words. Nor can be told where a
+//! reference changed among segments of which only the whole topic is watched, if the check before it was over a pane into which an earlier change fell.
 
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
@@ -30,9 +31,11 @@ use std::time::{Duration, Instant};
 use leeway_topology::event::{ClosedBy, DriftEvent, EventId};
 use leeway_topology::graph::repartition_topic;
 use leeway_topology::ids::{Offset, Partition, RecordNumber, Timestamp};
-use leeway_topology::processor::{CacheBudget, Disposition, DriftProcessor, GlobalProcessor, Monitor, Outputs, Processor, PublishedReferences};
+use leeway_topology::processor::{
+    CacheBudget, Disposition, DriftProcessor, GlobalProcessor, Monitor, Outputs, Processor, PublishedReferences, TaskContext,
+};
 use leeway_topology::record::InputRecord;
-use leeway_topology::repartition::ShippedPane;
+use leeway_topology::repartition::{Content, ShippedPane};
 use leeway_topology::state::StateError;
 use leeway_topology::test_driver::InMemoryStore;
 use leeway_topology::window::Window;
@@ -210,8 +213,10 @@ struct Grounds {
 struct Seen {
     /// By monitor and segment (empty: none): the last record of a check of the whole topic.
     checked: BTreeMap<(Arc<str>, Arc<str>), RecordNumber>,
-    /// By monitor and partition: stream time.
-    stream_times: BTreeMap<(Arc<str>, Partition), Timestamp>,
+    /// By monitor: the end of the last time window of the whole topic that was checked.
+    closed: BTreeMap<Arc<str>, Timestamp>,
+    /// By monitor and partition: record number, and stream time.
+    positions: BTreeMap<(Arc<str>, Partition), (RecordNumber, Option<Timestamp>)>,
 }
 
 /// An event of this application as it stands in its topic.
@@ -251,6 +256,9 @@ impl Grounds {
     /// Whether an event is of records after the ends.
     fn is_later(&self, monitor: &Monitor, event: &DriftEvent) -> bool {
         let Some(partition) = event.partition else {
+            if event.closed_by.is_some() {
+                return self.seen.closed.get(&event.monitor).is_some_and(|closed| event.window_end_ms > *closed);
+            }
             let segment = event.segment.clone().unwrap_or_else(|| "".into());
             let checked = self.seen.checked.get(&(event.monitor.clone(), segment));
             // Of a segment that was never checked so far, every event is later; of the whole topic, it is nobody's.
@@ -265,11 +273,33 @@ impl Grounds {
             return true;
         }
         // The record that closed a window is none of it.
-        let Window::Time(settings) = monitor.window else { return false };
-        let grace_ms = i64::try_from(settings.grace_ms()).unwrap_or(i64::MAX);
-        let closes_at = event.window_end_ms.0.saturating_add(grace_ms);
-        let stream_time = self.seen.stream_times.get(&(event.monitor.clone(), partition));
-        event.closed_by == Some(ClosedBy::StreamTime) && stream_time.is_none_or(|time| time.0 < closes_at)
+        event.closed_by == Some(ClosedBy::StreamTime) && !self.is_over(monitor, partition, event.window_end_ms)
+    }
+
+    /// Whether a time window with this end had closed in a partition.
+    fn is_over(&self, monitor: &Monitor, partition: Partition, end: Timestamp) -> bool {
+        let Window::Time(settings) = monitor.window else { return true };
+        let closes_at = end.0.saturating_add(i64::try_from(settings.grace_ms()).unwrap_or(i64::MAX));
+        let position = self.seen.positions.get(&(monitor.name.clone(), partition));
+        position.is_some_and(|(_, stream_time)| stream_time.is_some_and(|time| time.0 >= closes_at))
+    }
+
+    /// Whether a pane, or a part of a window, has records that are not audited, or was shipped after one.
+    fn is_pane_later(&self, monitor: &Monitor, pane: &ShippedPane) -> bool {
+        let end = self.ends.get(&TopicPartition::new(monitor.topic.clone(), pane.content.partition()));
+        let end = end.copied().unwrap_or(Offset(0));
+        match &pane.content {
+            Content::Count(pane) => pane.pane.span.is_some_and(|span| span.last >= end),
+            Content::Window(part) if part.is_idle => {
+                let position = self.seen.positions.get(&(monitor.name.clone(), part.partition));
+                position.is_none_or(|(record, _)| part.record_number > *record)
+            }
+            Content::Window(part) => {
+                let end_ms = part.window.saturating_mul(part.every_ms).saturating_add(part.size_ms);
+                !self.is_over(monitor, part.partition, Timestamp(i64::try_from(end_ms).unwrap_or(i64::MAX)))
+            }
+            Content::Progress(_) => false,
+        }
     }
 }
 
@@ -431,8 +461,12 @@ impl<B: Broker> Audit<'_, B> {
         for (topic, monitors) in self.inputs() {
             let open = |partition| {
                 let references = grounds.changes.references_of(partition, self.references);
-                let (memory, nothing) = (CacheBudget::unbounded(), InMemoryStore::default());
-                DriftProcessor::open(self.application_id, partition, &monitors, &references, &memory, &nothing)
+                DriftProcessor::open(
+                    &self.task(partition, &CacheBudget::unbounded()),
+                    &monitors,
+                    &references,
+                    &InMemoryStore::default(),
+                )
             };
             let told = Told {
                 after_checks: |partition, processor: &mut DriftProcessor, out: &Outputs| {
@@ -443,14 +477,20 @@ impl<B: Broker> Audit<'_, B> {
             let (read, processors) = self.replay(&topic, grounds, open, told, visit)?;
             records += read;
             for (partition, processor) in processors {
-                let times = processor.stream_times();
-                seen.stream_times.extend(times.map(|(monitor, time)| ((monitor, partition), time)));
+                let positions = processor.positions();
+                seen.positions
+                    .extend(positions.map(|(monitor, position)| ((monitor, partition), position)));
             }
         }
         for (topic, PanesTopic { monitors, .. }) in &grounds.panes {
             let open = |partition| {
-                let (references, memory, nothing) = (Arc::new(self.references.clone()), CacheBudget::unbounded(), InMemoryStore::default());
-                GlobalProcessor::open(self.application_id, partition, monitors, references, &memory, &nothing)
+                let references = Arc::new(self.references.clone());
+                GlobalProcessor::open(
+                    &self.task(partition, &CacheBudget::unbounded()),
+                    monitors,
+                    references,
+                    &InMemoryStore::default(),
+                )
             };
             let told = Told {
                 after_checks: |_, _: &mut GlobalProcessor, out: &Outputs| {
@@ -458,6 +498,9 @@ impl<B: Broker> Audit<'_, B> {
                         let segment = event.segment.clone().unwrap_or_else(|| "".into());
                         let checked = seen.checked.entry((event.monitor.clone(), segment)).or_insert(RecordNumber(0));
                         *checked = event.record_count.max(*checked);
+                        if event.closed_by.is_some() {
+                            seen.closed.insert(event.monitor.clone(), event.window_end_ms);
+                        }
                     }
                 },
                 is_idle: |_, _: &mut GlobalProcessor| false,
@@ -465,6 +508,16 @@ impl<B: Broker> Audit<'_, B> {
             self.replay(topic, grounds, open, told, visit)?;
         }
         Ok((records, seen))
+    }
+
+    /// How many partitions there are goes into what is not compared.
+    fn task<'c>(&'c self, partition: Partition, cache: &'c Arc<CacheBudget>) -> TaskContext<'c> {
+        TaskContext {
+            application_id: self.application_id,
+            partition,
+            partitions: 0,
+            cache,
+        }
     }
 
     /// Runs the dataflow of one topic up to the ends, from nothing. Gives the number of records, and the processors as they are then.
@@ -526,7 +579,7 @@ impl<B: Broker> Audit<'_, B> {
                     let (sequence, value) = self.as_compared(grounds, event);
                     visit(sequence, &value)?;
                 }
-                for pane in out.panes.drain(..) {
+                for pane in out.panes.drain(..).filter(panes::is_compared) {
                     visit(
                         panes::sequence(&pane, grounds.repartition_of(&pane.monitor, &pane.segment)),
                         &panes::text(&pane),
@@ -569,7 +622,10 @@ impl<B: Broker> Audit<'_, B> {
             self.read(name, &mut |at, record| visit(self.classify(topic, grounds, at, &record)))?;
         }
         for (name, topic) in &grounds.panes {
-            self.read(name, &mut |at, record| visit(classify_pane(topic, &grounds.ends, at, &record)))?;
+            self.read(name, &mut |at, record| match classify_pane(topic, grounds, at, &record) {
+                Some(found) => visit(found),
+                None => ControlFlow::Continue(()),
+            })?;
         }
         Ok(())
     }
@@ -625,24 +681,28 @@ fn broker_error(topic: &str, error: BrokerError) -> AuditError {
     }
 }
 
-fn classify_pane<'r>(topic: &PanesTopic, ends: &Ends, at: &'r TopicPartition, record: &FetchedRecord<'r>) -> Found<'r> {
+/// `None`: nothing that the input implies.
+fn classify_pane<'r>(topic: &PanesTopic, grounds: &Grounds, at: &'r TopicPartition, record: &FetchedRecord<'r>) -> Option<Found<'r>> {
     let (Some(key), Some(value)) = (record.key, record.value) else {
-        return Found::Foreign;
+        return Some(Found::Foreign);
     };
     let Ok(pane) = ShippedPane::read(key, value) else {
-        return Found::Foreign;
+        return Some(Found::Foreign);
     };
     let Some(monitor) = topic.monitors.iter().find(|monitor| monitor.name == pane.monitor) else {
-        return Found::Foreign;
+        return Some(Found::Foreign);
     };
-    if panes::is_later(&pane, &monitor.topic, ends) {
-        return Found::Later;
+    if !panes::is_compared(&pane) {
+        return None;
     }
-    Found::Event(FoundEvent {
+    if grounds.is_pane_later(monitor, &pane) {
+        return Some(Found::Later);
+    }
+    Some(Found::Event(FoundEvent {
         sequence: panes::sequence(&pane, Some(at.partition)),
         value: Cow::Owned(panes::text(&pane)),
         at,
         offset: record.offset,
         is_in_its_place: at.partition == partitioner::partition(key, topic.partitions),
-    })
+    }))
 }

@@ -1,18 +1,21 @@
-//! Panes on a repartition topic, as an audit compares them.
+//! Panes, and parts of time windows, on a repartition topic, as an audit compares them.
 
-use leeway_topology::ids::{Offset, Partition};
+use leeway_topology::ids::Partition;
 use leeway_topology::repartition::{Content, ShippedPane};
 use serde_json::json;
 
-use super::{Ends, Of, Sequence};
-use crate::broker::TopicPartition;
+use super::{Of, Sequence};
+
+/// How far a partition is, is told when that is known and not by the input alone; what follows from it is compared.
+pub(super) fn is_compared(pane: &ShippedPane) -> bool {
+    !matches!(pane.content, Content::Progress(_))
+}
 
 /// `repartition`: the partition that it is in, or should be in.
 pub(super) fn sequence(pane: &ShippedPane, repartition: Option<Partition>) -> Sequence {
-    let Content::Count(content) = &pane.content;
     Sequence {
         monitor: pane.monitor.clone(),
-        of: Of::Panes(content.partition),
+        of: Of::Panes(pane.content.partition()),
         feature: "".into(),
         repartition,
         segment: None,
@@ -21,27 +24,30 @@ pub(super) fn sequence(pane: &ShippedPane, repartition: Option<Partition>) -> Se
 
 /// What is in a pane, but for its reference's place in the order of publication: that is known when it is cut, and not told by the input.
 pub(super) fn text(pane: &ShippedPane) -> Vec<u8> {
-    let Content::Count(content) = &pane.content;
-    let histogram = &content.pane.histogram;
-    let object = json!({
-        // What `locate` tells by whether two are the same one.
-        "event_id": format!("pane {} of partition {}", content.pane.number.0, content.partition),
-        "segment": &*pane.segment,
-        "size": content.size,
-        "every": content.every,
-        "reference_version": &*content.reference_version,
-        "records": histogram.records(),
-        "counters": histogram.as_slice(),
-        "offsets": content.pane.span.map(|span| (span.first, span.last)),
-        "times": content.pane.span.and_then(|span| span.times),
-    });
+    // `event_id` is what `locate` tells by whether two are the same one.
+    let object = match &pane.content {
+        Content::Count(content) => json!({
+            "event_id": format!("pane {} of partition {}", content.pane.number.0, content.partition),
+            "segment": &*pane.segment,
+            "size": content.size,
+            "every": content.every,
+            "reference_version": &*content.reference_version,
+            "records": content.pane.histogram.records(),
+            "counters": content.pane.histogram.as_slice(),
+            "offsets": content.pane.span.map(|span| (span.first, span.last)),
+            "times": content.pane.span.and_then(|span| span.times),
+        }),
+        Content::Window(part) => json!({
+            "event_id": format!("window {} of partition {}", part.window, part.partition),
+            "size_ms": part.size_ms,
+            "every_ms": part.every_ms,
+            "grace_ms": part.grace_ms,
+            "reference_version": &*part.reference_version,
+            "record_number": part.record_number.0,
+            "is_idle": part.is_idle,
+            "counters": part.total.as_slice(),
+        }),
+        Content::Progress(progress) => json!({ "event_id": format!("progress of partition {}", progress.partition) }),
+    };
     object.to_string().into_bytes()
-}
-
-/// Whether a pane has records that are not audited.
-pub(super) fn is_later(pane: &ShippedPane, input: &std::sync::Arc<str>, ends: &Ends) -> bool {
-    let Content::Count(content) = &pane.content;
-    let end = ends.get(&TopicPartition::new(input.clone(), content.partition));
-    let last = content.pane.span.map(|span| span.last);
-    last.is_some_and(|last| last >= end.copied().unwrap_or(Offset(0)))
 }

@@ -150,6 +150,20 @@ fn window(key: &str, head: &Head) -> serde_json::Value {
     match head {
         Head::Count(head) => count(head),
         Head::Global(head) => count(&head.window),
+        Head::GlobalTime(head) => json!({
+            "key": key,
+            "size_ms": head.size_ms,
+            "every_ms": head.every_ms,
+            "grace_ms": head.grace_ms,
+            "open_windows": head.windows,
+            "reference_version": head.measured.as_ref().map(|measured| &*measured.reference_version),
+            "features": head.measured.as_ref().map(|measured| features(&measured.features)),
+            "partitions": head.partitions.iter().map(|progress| json!({
+                "partition": progress.partition.0,
+                "record_number": progress.record_number.0,
+                "is_idle": progress.is_idle,
+            })).collect::<Vec<_>>(),
+        }),
         Head::Time(head) => json!({
             "key": key,
             "size_ms": head.size_ms,

@@ -241,8 +241,8 @@ fn monitors_of_one_topic_share_its_dead_letter_topic() {
 fn what_this_version_cannot_do_is_refused_once_in_words() {
     for (file, words) in [
         (
-            "[[monitor]]\nscopes = ['partition', 'global']\nwindow = { kind = 'time', size = '5m' }",
-            "scope `global` is not available yet with time windows",
+            "[[monitor]]\nscopes = ['partition', 'global']\nsegment_by = ['c']\nwindow = { kind = 'time', size = '5m' }",
+            "scope `global` is not available yet with time windows of segments",
         ),
         ("[[monitor]]\nreference = { rolling = '7d' }", "rolling references are not available yet"),
         ("[http.tls]\ncert = 'c.pem'", "not available yet"),

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use leeway_topology::codec;
-use leeway_topology::state::{GlobalWindowHead, KeyKind, KeyText, SegmentsHead, TimeWindowHead, WindowHead, progress_key};
+use leeway_topology::state::{GlobalTimeHead, GlobalWindowHead, KeyKind, KeyText, SegmentsHead, TimeWindowHead, WindowHead, progress_key};
 
 use super::backend::{Backend as _, KEY_FORMAT, prefix, split};
 use super::directory::{self, DirectoryError, Owner};
@@ -55,7 +55,7 @@ pub struct TaskContents {
     pub windows: Vec<(String, Head)>,
     /// What all segments of a monitor have together, by their keys in words.
     pub segments: Vec<(String, SegmentsHead)>,
-    /// Panes of histograms.
+    /// Panes of histograms, and open windows of the whole topic.
     pub panes: u64,
     /// Keys.
     pub keys: u64,
@@ -72,6 +72,8 @@ pub enum Head {
     Time(TimeWindowHead),
     /// Of a window of the whole topic.
     Global(GlobalWindowHead),
+    /// Of time windows of the whole topic.
+    GlobalTime(GlobalTimeHead),
 }
 
 /// Reads a state directory.
@@ -184,7 +186,9 @@ impl TaskContents {
             self.windows.push((text(key), Head::Global(codec::decode(value).map_err(corrupt)?)));
         } else if key.first() == Some(&(KeyKind::Segments as u8)) {
             self.segments.push((text(key), codec::decode(value).map_err(corrupt)?));
-        } else if key.first() == Some(&(KeyKind::Pane as u8)) {
+        } else if key.first() == Some(&(KeyKind::GlobalTimeWindow as u8)) {
+            self.windows.push((text(key), Head::GlobalTime(codec::decode(value).map_err(corrupt)?)));
+        } else if [KeyKind::Pane as u8, KeyKind::OpenWindow as u8].contains(key.first().unwrap_or(&0)) {
             self.panes += 1;
         } else {
             return Err("no kind of key that this build knows".to_owned());

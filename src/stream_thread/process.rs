@@ -149,8 +149,7 @@ impl<C: StreamClient> StreamThread<C> {
             }
             if polled > 0 {
                 running.active_at = now.elapsed;
-            } else if client.is_at_end(input) && running.close_idle(sub_topology, now.elapsed) {
-                info!(task = %id, "idle at its end: its time windows are closed");
+            } else if client.is_at_end(input) && running.close_idle(*id, sub_topology, now.elapsed) {
                 running.dirty = true;
                 if let Err(error) = room.check(epoch, running) {
                     return Err(failure(*id, &error, lease, context));
@@ -267,15 +266,19 @@ fn write(epoch: &mut OpenEpoch, sub_topology: &SubTopology, out: &mut Outputs) {
 }
 
 impl Running {
-    /// Closes what counts as idle, if it has not been asked within the last second.
-    fn close_idle(&mut self, sub_topology: &SubTopology, now: Duration) -> bool {
+    /// Closes what counts as idle, and tells what is empty, if it has not been asked within the last second. Says whether a check is due.
+    fn close_idle(&mut self, task: TaskId, sub_topology: &SubTopology, now: Duration) -> bool {
         let idle_ms = now.saturating_sub(self.active_at).as_millis();
         let counts_for = |monitor: &Monitor| monitor.idle_close_after_ms.is_some_and(|after_ms| idle_ms >= u128::from(after_ms));
-        if now < self.idle_asked_at + ASK_IDLE_EVERY || !sub_topology.monitors.iter().any(|monitor| counts_for(monitor)) {
+        if now < self.idle_asked_at + ASK_IDLE_EVERY {
             return false;
         }
         self.idle_asked_at = now;
-        self.processor.close_idle(&counts_for)
+        let is_idle = sub_topology.monitors.iter().any(|monitor| counts_for(monitor)) && self.processor.close_idle(&counts_for);
+        if is_idle {
+            info!(%task, "idle at its end: its time windows are closed");
+        }
+        self.processor.announce_empty() || is_idle
     }
 }
 

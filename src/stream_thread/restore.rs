@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use leeway_topology::processor::{DriftProcessor, GlobalProcessor, Processor};
+use leeway_topology::processor::{DriftProcessor, GlobalProcessor, Processor, TaskContext};
 use leeway_topology::state::StateError;
 use tracing::{error, info, warn};
 
@@ -231,24 +231,16 @@ fn run(task: &mut Task, input: LogRange, changelog: LogRange, context: &ThreadCo
 }
 
 pub(super) fn open_processor(task: &Task, lease: &TaskLease, context: &ThreadContext) -> Result<Box<dyn Processor>, StateError> {
-    let (application_id, partition, monitors) = (&context.application_id, task.id.partition, &task.sub_topology.monitors);
+    let monitors = &task.sub_topology.monitors;
+    let task_context = TaskContext {
+        application_id: &context.application_id,
+        partition: task.id.partition,
+        partitions: task.sub_topology.partitions,
+        cache: &context.cache,
+    };
     Ok(match task.sub_topology.role {
-        Role::Partitions { .. } => Box::new(DriftProcessor::open(
-            application_id,
-            partition,
-            monitors,
-            context.references.as_ref(),
-            &context.cache,
-            lease,
-        )?),
-        Role::Global => Box::new(GlobalProcessor::open(
-            application_id,
-            partition,
-            monitors,
-            context.references.clone(),
-            &context.cache,
-            lease,
-        )?),
+        Role::Partitions { .. } => Box::new(DriftProcessor::open(&task_context, monitors, context.references.as_ref(), lease)?),
+        Role::Global => Box::new(GlobalProcessor::open(&task_context, monitors, context.references.clone(), lease)?),
     })
 }
 

@@ -11,7 +11,7 @@ use crate::cluster::bootstrap;
 use crate::kafka::{OwnedRecord, add_partitions, read_committed, wait_until_consumed};
 use crate::leeway::{Worker, leeway, output, succeed};
 use crate::run::{PARTITIONS, PATIENCE, Run, wait_for};
-use crate::verify::{WindowKind, compare, features_of, python};
+use crate::verify::{WindowKind, compare, features_of, python, specify_window};
 
 /// What a test knows of the references of a run: document by version.
 pub(crate) type References = BTreeMap<String, Value>;
@@ -35,6 +35,33 @@ pub(crate) fn named(document: &Value) -> (String, Value) {
 
 fn event(record: &OwnedRecord) -> Value {
     serde_json::from_slice(record.value.as_deref().expect("a value")).expect("JSON")
+}
+
+/// What a partition has shipped, in the words of the model of time windows.
+fn order_line(content: &Content, run: &Run) -> String {
+    let WindowKind::Time { every_ms, .. } = run.window else {
+        panic!("{content:?} of time windows")
+    };
+    match content {
+        Content::Window(part) => format!(
+            "window {} {} {} {} {} {}",
+            part.partition,
+            part.window * every_ms,
+            part.reference_version,
+            part.publication,
+            part.record_number.0,
+            u8::from(part.is_idle)
+        ),
+        Content::Progress(progress) => format!(
+            "progress {} {} {} {} {}",
+            progress.partition,
+            progress.partitions,
+            progress.open_from * every_ms,
+            progress.record_number.0,
+            u8::from(progress.is_idle)
+        ),
+        Content::Count(pane) => panic!("{pane:?} of count windows"),
+    }
 }
 
 /// The events of the whole topic are those of the model. Gives their number.
@@ -65,7 +92,10 @@ pub(crate) fn verify_whole_topic(run: &Run, references: &References) -> usize {
         let place = record.partition;
         let (key, value) = (record.key.expect("a key"), record.value.expect("a value"));
         let ShippedPane { segment, content, .. } = ShippedPane::read(&key, &value).expect("a pane");
-        let Content::Count(pane) = content;
+        let Content::Count(pane) = content else {
+            writeln!(text, "{}", order_line(&content, run)).expect("a string");
+            continue;
+        };
         let (partition, number, version) = (pane.partition, pane.pane.number.0, &pane.reference_version);
         write!(text, "{partition} {number} {version} {}", pane.publication).expect("a string");
         if run.segments.is_some() {
@@ -76,19 +106,17 @@ pub(crate) fn verify_whole_topic(run: &Run, references: &References) -> usize {
         text.push('\n');
     }
     std::fs::write(&order, text).expect("written");
-    let WindowKind::Count { size, every } = run.window else {
-        panic!("count windows")
-    };
     let features: BTreeMap<_, _> = references.iter().map(|(version, document)| (version, features_of(document))).collect();
-    let mut settings = json!({"references": features, "window_size": size, "check_interval": every, "min_samples": 100, "epsilon": 1e-4,
+    let mut settings = json!({"references": features, "min_samples": 100, "epsilon": 1e-4,
         "thresholds": {"possible": 0.1, "drift": 0.25}, "significance": 0.001});
+    let model = specify_window(run.window, &mut settings);
     if let Some(segments) = run.segments {
         segments.specify(&mut settings);
     }
     std::fs::write(&spec, settings.to_string()).expect("written");
     let model = output(
         Command::new(python())
-            .arg("tests/oracle/whole_topic.py")
+            .arg(model)
             .arg("--spec")
             .arg(&spec)
             .arg("--order")

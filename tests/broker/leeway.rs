@@ -62,6 +62,11 @@ impl Worker {
         Self { child, lines }
     }
 
+    /// Of the process.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.lines.lock().expect("lines").join("\n")
@@ -149,7 +154,7 @@ impl Worker {
 
     /// Sends a signal.
     pub(crate) fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).expect("the process is there");
+        kill(Pid::from_raw(self.id() as i32), signal).expect("the process is there");
     }
 
     /// Waits for the end and gives the exit code.

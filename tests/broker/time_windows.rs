@@ -1,13 +1,16 @@
 //! Time windows on a real Kafka, judged by a model that knows no panes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
+use leeway_topology::ids::Partition;
+use leeway_topology::repartition::{Content, ShippedPane};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng};
 use serde_json::Value;
 
 use crate::cluster::bootstrap;
+use crate::global::{References, named, verify_whole_topic, wait_until_merged};
 use crate::kafka::{Handmade, produce, read_committed, wait_until_consumed};
 use crate::run::{PARTITIONS, PATIENCE, Run, wait_for};
 use crate::verify::{TIME_FIELD, WindowKind};
@@ -114,4 +117,59 @@ fn time_windows_are_those_of_the_model_whatever_dies() {
     eprintln!("{verified:?}");
     assert!(verified.events > 1000, "{verified:?}");
     run.expect_right_audit(verified.events);
+}
+
+#[test]
+fn time_windows_of_the_whole_topic_are_those_of_the_model_whatever_dies() {
+    let mut run = Run::new("globaltime");
+    run.window = WindowKind::Time {
+        size_ms: 6000,
+        every_ms: 2000,
+        grace_ms: 3000,
+        idle_ms: 2000,
+    };
+    run.scopes = vec!["global"];
+    let mut records = timed_records(&run.rows("rows.jsonl", 120_000, 42));
+    // One partition never has a record, and is not waited for.
+    records.retain(|(partition, _, _)| *partition + 1 < PARTITIONS);
+    let mut first = run.worker(&run.path("one"));
+    first.wait_for("restored store", PARTITIONS as usize, PATIENCE);
+    let mut second = run.worker(&run.path("two"));
+    for (number, part) in records.chunks(records.len() / 4 + 1).enumerate() {
+        send(&run, part);
+        match number {
+            0 => {
+                first.end();
+                first = run.worker(&run.path("one"));
+            }
+            1 => {
+                second.end();
+                second = run.worker(&run.path("empty"));
+            }
+            _ => {}
+        }
+    }
+    let all_are_idle = || {
+        let mut is_idle: BTreeMap<Partition, bool> = BTreeMap::new();
+        for record in read_committed(bootstrap(), &run.panes_topic()) {
+            let pane = ShippedPane::read(&record.key.expect("a key"), &record.value.expect("a value")).expect("a pane");
+            if let Content::Progress(progress) = pane.content {
+                is_idle.insert(progress.partition, progress.is_idle);
+            }
+        }
+        is_idle.len() == PARTITIONS as usize && is_idle.values().all(|idle| *idle)
+    };
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut first, &mut second]);
+    wait_for(all_are_idle, "every partition is idle and its windows are closed");
+    // What was sent last comes once more: late for windows that idleness closed, and the partitions are waited for again.
+    send(&run, &records[records.len() - 600..]);
+    wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut first, &mut second]);
+    wait_for(all_are_idle, "every partition is idle again");
+    wait_until_merged(&run, &mut [&mut first, &mut second]);
+    first.stop();
+    second.stop();
+    let global = verify_whole_topic(&run, &References::from([named(&run.reference)]));
+    eprintln!("{global} events of the whole topic");
+    assert!(global > 300, "{global}");
+    run.expect_right_audit(global);
 }

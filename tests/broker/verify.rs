@@ -262,20 +262,28 @@ fn oracle(expectation: &Expectation<'_>, records: &[&OwnedRecord], found: &[Valu
 fn specification(expectation: &Expectation<'_>) -> Value {
     let mut spec = json!({"features": features_of(expectation.reference), "min_samples": 100, "epsilon": 1e-4,
         "thresholds": {"possible": 0.1, "drift": 0.25}, "significance": 0.001});
-    let windows = match expectation.window {
-        WindowKind::Count { size, every } => vec![("window_size", size), ("check_interval", every)],
-        WindowKind::Time {
-            size_ms, every_ms, grace_ms, ..
-        } => vec![("size_ms", size_ms), ("every_ms", every_ms), ("grace_ms", grace_ms)],
-    };
-    windows.into_iter().for_each(|(name, value)| spec[name] = value.into());
-    if matches!(expectation.window, WindowKind::Time { .. }) {
-        spec["timestamp_field"] = TIME_FIELD.into();
-    }
+    specify_window(expectation.window, &mut spec);
     if let Some(segments) = expectation.segments {
         segments.specify(&mut spec);
     }
     spec
+}
+
+/// Windows in the oracle's words. Gives the model of the whole topic with such windows.
+pub(crate) fn specify_window(window: WindowKind, spec: &mut Value) -> &'static str {
+    match window {
+        WindowKind::Count { size, every } => {
+            (spec["window_size"], spec["check_interval"]) = (size.into(), every.into());
+            "tests/oracle/whole_topic.py"
+        }
+        WindowKind::Time {
+            size_ms, every_ms, grace_ms, ..
+        } => {
+            (spec["size_ms"], spec["every_ms"], spec["grace_ms"]) = (size_ms.into(), every_ms.into(), grace_ms.into());
+            spec["timestamp_field"] = TIME_FIELD.into();
+            "tests/oracle/whole_topic_time.py"
+        }
+    }
 }
 
 /// The features of a reference document in the oracle's words.

@@ -71,6 +71,7 @@ impl Log {
             if is_idle {
                 let output = driver.close_idle(partition).map_err(|error| error.to_string())?;
                 whole.events.extend(output.events);
+                whole.panes.extend(output.panes);
             }
             let output = driver.pipe(partition, record).map_err(|error| error.to_string())?;
             whole.dispositions.extend(output.dispositions);
@@ -138,13 +139,16 @@ pub(crate) fn panes(world: &World, inputs: &[Log]) -> Result<Vec<Log>, String> {
     for sent in logs.iter().flat_map(|log| &log.sent) {
         let pane = ShippedPane::read(sent.key.as_deref().unwrap_or_default(), sent.value.as_deref().unwrap_or_default());
         let pane = pane.map_err(|error| error.to_string())?;
-        let Content::Count(content) = &pane.content;
-        found.entry((content.partition, pane.segment.clone())).or_default().push(pane);
+        if !matches!(pane.content, Content::Progress(_)) {
+            found.entry((pane.content.partition(), pane.segment.clone())).or_default().push(pane);
+        }
     }
     let mut driver = driver(world);
     for (partition, input) in (0..).map(Partition).zip(inputs) {
         let mut expected: BTreeMap<Arc<str>, Vec<ShippedPane>> = BTreeMap::new();
-        for pane in input.pipe(&mut driver, partition, input.end, true)?.panes {
+        // How far a partition is it tells once more after each restart.
+        let is_implied = |pane: &ShippedPane| !matches!(pane.content, Content::Progress(_));
+        for pane in input.pipe(&mut driver, partition, input.end, true)?.panes.into_iter().filter(is_implied) {
             expected.entry(pane.segment.clone()).or_default().push(pane);
         }
         for (segment, expected) in expected {
@@ -225,6 +229,20 @@ pub(crate) fn tell_idle(world: &World, inputs: &mut [Log]) {
         ControlFlow::Continue(())
     });
     read.expect("events");
+    if !world.monitor.scopes.global {
+        return;
+    }
+    // Windows with too few records to be checked close as well where they are shipped.
+    let read = world.broker.read_topic(REPARTITION, Duration::ZERO, &mut |_, record| {
+        let pane = ShippedPane::read(record.key.unwrap_or_default(), record.value.unwrap_or_default()).expect("a pane");
+        if let Content::Window(part) = pane.content
+            && part.is_idle
+        {
+            inputs[part.partition.0 as usize].idle.insert(part.record_number.0);
+        }
+        ControlFlow::Continue(())
+    });
+    read.expect("panes");
 }
 
 /// Each invalid record is there once, each late one where that is asked for, and nothing else.

@@ -113,6 +113,10 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
     if random.random_range(0..4) == 0 {
         coverage.count("time windows");
         let mut monitor = (*world.monitor).clone();
+        monitor.scopes = scopes(&mut random);
+        if monitor.scopes.global {
+            coverage.count("time windows, scope global");
+        }
         monitor.window = Window::Time(TimeWindow::new(100_000, 20_000, 200_000).expect("a window"));
         if random.random_range(0..2) == 0 {
             monitor.idle_close_after_ms = Some(random.random_range(500..10_000));
@@ -121,20 +125,16 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         world.monitor = Arc::new(monitor);
     } else {
         coverage.count("count windows");
-        let scopes = match random.random_range(0..4) {
-            0 => Scopes::GLOBAL,
-            1 => Scopes::BOTH,
-            _ => Scopes::PARTITION,
-        };
-        if scopes.global {
+        let mut monitor = (*world.monitor).clone();
+        monitor.scopes = scopes(&mut random);
+        if monitor.scopes.global {
             coverage.count("scope global");
         }
-        let mut monitor = (*world.monitor).clone();
-        monitor.scopes = scopes;
         world.monitor = Arc::new(monitor);
     }
     // When idleness closed the windows of a segment only its own record number would tell.
-    if world.monitor.idle_close_after_ms.is_none() && random.random_range(0..3) == 0 {
+    let is_global_time = world.monitor.scopes.global && matches!(world.monitor.window, Window::Time(_));
+    if world.monitor.idle_close_after_ms.is_none() && !is_global_time && random.random_range(0..3) == 0 {
         coverage.count("segments");
         let mut monitor = (*world.monitor).clone();
         monitor.segment_by = vec!["s".parse().expect("a field")];
@@ -185,6 +185,14 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
     let outcome = simulation.run();
     simulation.count();
     outcome
+}
+
+fn scopes(random: &mut StdRng) -> Scopes {
+    match random.random_range(0..4) {
+        0 => Scopes::GLOBAL,
+        1 => Scopes::BOTH,
+        _ => Scopes::PARTITION,
+    }
 }
 
 impl Simulation<'_> {

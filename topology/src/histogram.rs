@@ -220,7 +220,7 @@ impl Histogram {
 }
 
 /// The sum of histograms of one layout: as they, with room for any number of records.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Total {
     records: u64,
     counts: Vec<u64>,
@@ -243,6 +243,47 @@ impl Total {
         for (count, more) in self.counts.iter_mut().zip(&histogram.counts) {
             *count += u64::from(*more);
         }
+    }
+
+    /// Adds another sum of the same layout.
+    pub fn merge(&mut self, other: &Self) {
+        debug_assert_eq!(self.counts.len(), other.counts.len());
+        self.records += other.records;
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
+    }
+
+    /// Counters held: those of the layout that it was made with.
+    #[must_use]
+    pub fn counters(&self) -> usize {
+        self.counts.len()
+    }
+
+    /// All counters, in the layout's order.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u64] {
+        &self.counts
+    }
+
+    /// Proves that each feature's bins add up to the records.
+    ///
+    /// # Errors
+    /// The first feature of which they do not.
+    pub fn verify(&self, layout: &Layout) -> Result<(), Contradiction> {
+        for feature in 0..layout.feature_count() {
+            let bins = self.bins(layout, feature).iter().sum();
+            let (below, above) = self.sides(layout, feature);
+            if bins != self.records || below + above > self.records {
+                return Err(Contradiction {
+                    feature,
+                    bins,
+                    beside: below + above,
+                    records: self.records,
+                });
+            }
+        }
+        Ok(())
     }
 }
 

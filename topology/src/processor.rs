@@ -6,6 +6,7 @@
 
 mod drift_processor;
 mod global_processor;
+mod global_time;
 mod measure;
 mod missing;
 mod monitor;
@@ -24,12 +25,38 @@ pub use segments::{CacheBudget, REST};
 
 use std::sync::Arc;
 
-use crate::event::DriftEvent;
-use crate::ids::{RecordNumber, Timestamp};
+use self::place::Place;
+use crate::event::{DriftEvent, Scope};
+use crate::ids::{Partition, RecordNumber, Timestamp};
 use crate::record::{InputRecord, Missing, Rejected};
 use crate::reference::ReferenceError;
 use crate::repartition::ShippedPane;
 use crate::state::{Put, ReadStore, StateError};
+
+/// Where a processor runs: what all of its monitors share.
+#[derive(Clone, Copy, Debug)]
+pub struct TaskContext<'a> {
+    /// The application.
+    pub application_id: &'a str,
+    /// Of the topic that the task reads.
+    pub partition: Partition,
+    /// As many has that topic.
+    pub partitions: u32,
+    /// Memory for the windows of segments.
+    pub cache: &'a Arc<CacheBudget>,
+}
+
+impl TaskContext<'_> {
+    fn place(&self, monitor: &Arc<Monitor>, scope: Scope) -> Arc<Place> {
+        Arc::new(Place {
+            application_id: self.application_id.into(),
+            monitor: Arc::clone(monitor),
+            scope,
+            partition: self.partition,
+            partitions: self.partitions,
+        })
+    }
+}
 
 /// What became of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -100,6 +127,10 @@ pub trait Processor: Send {
 
     /// The partition is idle at its end: time windows close of the monitors for which that counts. Says whether [`Self::check`] is due.
     fn close_idle(&mut self, counts_for: &dyn Fn(&Monitor) -> bool) -> bool;
+
+    /// The partition is at its end: where it never had a record, the time windows of the whole topic are told not to wait for it. Says whether
+    /// [`Self::check`] is due.
+    fn announce_empty(&mut self) -> bool;
 
     /// What [`References::current`] says has changed: monitors take it over after their next check. Gives the references that cannot be, and why.
     fn offer_references(&mut self, references: &dyn References) -> Vec<(Arc<str>, ReferenceError)>;

@@ -1,4 +1,4 @@
-//! What a partition ships to scope `global`: each pane once, when it is whole.
+//! What a partition ships to scope `global`: each pane once, when it is whole; of time windows each window once, when it closes, and how far it is.
 //!
 //! ```text
 //! task of the input: pane complete --(key: monitor, segment)--> repartition topic --> task of the whole topic: window of the last panes
@@ -12,7 +12,8 @@ use std::sync::Arc;
 use bincode::{Decode, Encode};
 
 use crate::codec::{CorruptValue, decode, encode, put_component, take_component};
-use crate::ids::Partition;
+use crate::histogram::Total;
+use crate::ids::{Partition, RecordNumber};
 use crate::window::Pane;
 
 /// A message of the repartition topic.
@@ -31,6 +32,62 @@ pub struct ShippedPane {
 pub enum Content {
     /// A pane of a count window.
     Count(CountPane),
+    /// One partition's part of a time window.
+    Window(WindowPart),
+    /// How far one partition is with its time windows.
+    Progress(WindowProgress),
+}
+
+impl Content {
+    /// The input partition that ships it.
+    #[must_use]
+    pub fn partition(&self) -> Partition {
+        match self {
+            Self::Count(pane) => pane.partition,
+            Self::Window(part) => part.partition,
+            Self::Progress(progress) => progress.partition,
+        }
+    }
+}
+
+/// A window of time of one partition, as it was when it closed there.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WindowPart {
+    /// The input partition.
+    pub partition: Partition,
+    /// Length of a window, by the settings that it was cut by.
+    pub size_ms: u64,
+    /// Time between the starts of two windows.
+    pub every_ms: u64,
+    /// How long after its end it took late records.
+    pub grace_ms: u64,
+    /// The reference that it was binned by.
+    pub reference_version: Arc<str>,
+    /// That reference's place in the order of publication.
+    pub publication: u64,
+    /// Its start divided by `every_ms`.
+    pub window: u64,
+    /// k of the partition when it closed.
+    pub record_number: RecordNumber,
+    /// It closed since the partition was idle.
+    pub is_idle: bool,
+    /// Its counts; never without records.
+    pub total: Total,
+}
+
+/// How far a partition is with its time windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct WindowProgress {
+    /// The input partition.
+    pub partition: Partition,
+    /// As many partitions the input has.
+    pub partitions: u32,
+    /// The first window that is open there: its start divided by the time between two.
+    pub open_from: u64,
+    /// Its k.
+    pub record_number: RecordNumber,
+    /// It is idle at its end, or never had a record: it is not waited for.
+    pub is_idle: bool,
 }
 
 /// A whole pane of one partition's count window.

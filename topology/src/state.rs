@@ -11,7 +11,9 @@ use bincode::{Decode, Encode};
 
 use crate::codec::{CorruptValue, decode, put_component, take_component};
 use crate::drift::Status;
+use crate::histogram::Total;
 use crate::ids::{RecordNumber, Timestamp};
+use crate::repartition::WindowProgress;
 
 /// A key within a task's range.
 pub type Key = Vec<u8>;
@@ -81,6 +83,10 @@ pub enum KeyKind {
     GlobalWindow = 4,
     /// What all segments of a monitor have together.
     Segments = 5,
+    /// As [`Self::Window`], of time windows of scope `global`.
+    GlobalTimeWindow = 7,
+    /// One of those windows that is open.
+    OpenWindow = 8,
 }
 
 /// Key of a window's head: `monitor` and `segment` (empty: no segmentation).
@@ -99,6 +105,26 @@ pub fn time_window_key(monitor: &str, segment: &str) -> Key {
 #[must_use]
 pub fn global_window_key(monitor: &str, segment: &str) -> Key {
     head_key(KeyKind::GlobalWindow, monitor, segment)
+}
+
+/// Key of the head of the time windows of scope `global`, as [`window_key`].
+#[must_use]
+pub fn global_time_key(monitor: &str, segment: &str) -> Key {
+    head_key(KeyKind::GlobalTimeWindow, monitor, segment)
+}
+
+/// What the keys of all open windows of a monitor and segment in scope `global` begin with.
+#[must_use]
+pub fn open_windows_prefix(monitor: &str, segment: &str) -> Key {
+    head_key(KeyKind::OpenWindow, monitor, segment)
+}
+
+/// Key of an open window of scope `global`: `window` is its start divided by the time between two.
+#[must_use]
+pub fn open_window_key(monitor: &str, segment: &str, window: u64) -> Key {
+    let mut key = open_windows_prefix(monitor, segment);
+    key.extend_from_slice(&window.to_be_bytes());
+    key
 }
 
 /// Key of the head of a window.
@@ -210,6 +236,51 @@ pub struct TimeWindowHead {
     pub summary: Option<Status>,
 }
 
+/// What is kept of a monitor's time windows of scope `global` beside those that are open, under [`global_time_key`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct GlobalTimeHead {
+    /// Length of a window.
+    pub size_ms: u64,
+    /// Time between the starts of two windows.
+    pub every_ms: u64,
+    /// How long after its end a partition's window takes late records.
+    pub grace_ms: u64,
+    /// The first window that is not closed.
+    pub next: u64,
+    /// Open windows with records: one that is lost is noticed.
+    pub windows: u64,
+    /// The records in them.
+    pub records: u64,
+    /// What is known of the partitions.
+    pub partitions: Vec<WindowProgress>,
+    /// How many there are.
+    pub partition_count: u32,
+    /// What the windows are measured by, once one was shipped.
+    pub measured: Option<GlobalTimeMeasure>,
+}
+
+/// What the time windows of scope `global` are measured by.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct GlobalTimeMeasure {
+    /// The reference that the parts were binned by.
+    pub reference_version: Arc<str>,
+    /// Its place in the order of publication: parts of an earlier one are left out.
+    pub publication: u64,
+    /// The features in the order of the counts.
+    pub features: Vec<FeatureHead>,
+    /// The summary's status at the last check.
+    pub summary: Option<Status>,
+}
+
+/// An open window of scope `global`, under [`open_window_key`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OpenWindow {
+    /// What was shipped of it so far.
+    pub total: Total,
+    /// A part of it was closed since its partition was idle.
+    pub is_idle: bool,
+}
+
 /// What all segments of a monitor have together, under [`segments_key`]. Each has its window's head and panes beside.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct SegmentsHead {
@@ -271,6 +342,7 @@ impl fmt::Display for KeyText<'_> {
                 (KeyKind::Window, "window"),
                 (KeyKind::TimeWindow, "time windows"),
                 (KeyKind::GlobalWindow, "global window"),
+                (KeyKind::GlobalTimeWindow, "global time windows"),
             ];
             if let Some((_, what)) = head.iter().find(|(head, _)| *head as u8 == *kind)
                 && let Some((monitor, rest)) = take_component(rest)
@@ -278,6 +350,15 @@ impl fmt::Display for KeyText<'_> {
             {
                 write!(f, "{what} of monitor {}", monitor.escape_debug())?;
                 return named(f, "segment", &segment);
+            }
+            if *kind == KeyKind::OpenWindow as u8
+                && let Some((monitor, rest)) = take_component(rest)
+                && let Some((segment, window)) = take_component(rest)
+                && let Ok(window) = <[u8; 8]>::try_from(window)
+            {
+                write!(f, "open global window of monitor {}", monitor.escape_debug())?;
+                named(f, "segment", &segment)?;
+                return write!(f, ", number {}", u64::from_be_bytes(window));
             }
             if *kind == KeyKind::Segments as u8
                 && let Some((monitor, [])) = take_component(rest)
@@ -326,6 +407,14 @@ mod tests {
             r"pane of monitor a\0b, segment s, feature f\n, slot 256"
         );
         assert_eq!(KeyText(&segments_key("default")).to_string(), "segments of monitor default");
+        assert_eq!(
+            KeyText(&global_time_key("default", "")).to_string(),
+            "global time windows of monitor default"
+        );
+        assert_eq!(
+            KeyText(&open_window_key("default", "", 300)).to_string(),
+            "open global window of monitor default, number 300"
+        );
         assert_eq!(KeyText(&[9, 1]).to_string(), "[09, 01]");
         assert_eq!(KeyText(&[2, 0, 0]).to_string(), "[02, 00, 00]");
     }

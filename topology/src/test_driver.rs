@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use crate::event::DriftEvent;
 use crate::ids::{Offset, Partition, Timestamp};
-use crate::processor::{CacheBudget, Disposition, DriftProcessor, GlobalProcessor, Monitor, Outputs, Processor, PublishedReferences};
+use crate::processor::{CacheBudget, Disposition, DriftProcessor, GlobalProcessor, Monitor, Outputs, Processor, PublishedReferences, TaskContext};
 use crate::record::InputRecord;
 use crate::reference::{Reference, ReferenceError};
 use crate::repartition::ShippedPane;
@@ -72,6 +72,9 @@ pub struct TestDriver {
     budget: Arc<CacheBudget>,
     tasks: BTreeMap<Partition, Task>,
 }
+
+/// As many partitions a driver says that its topic has.
+pub const PARTITIONS: u32 = 3;
 
 /// What topic it is.
 #[derive(Clone, Copy)]
@@ -268,23 +271,18 @@ impl TestDriver {
         });
         if task.processor.is_none() {
             let (application_id, monitors, budget, store) = (&self.application_id, &self.monitors, &self.budget, &task.store);
+            let context = TaskContext {
+                application_id,
+                partition,
+                partitions: PARTITIONS,
+                cache: budget,
+            };
             let processor: Box<dyn Processor> = match self.reads {
-                Reads::Input => Box::new(DriftProcessor::open(
-                    application_id,
-                    partition,
-                    monitors,
-                    &self.references,
-                    budget,
-                    store,
-                )?),
-                Reads::Repartition => Box::new(GlobalProcessor::open(
-                    application_id,
-                    partition,
-                    monitors,
-                    Arc::new(self.references.clone()),
-                    budget,
-                    store,
-                )?),
+                Reads::Input => Box::new(DriftProcessor::open(&context, monitors, &self.references, store)?),
+                Reads::Repartition => {
+                    let references = Arc::new(self.references.clone());
+                    Box::new(GlobalProcessor::open(&context, monitors, references, store)?)
+                }
             };
             processor.verify()?;
             task.processor = Some(processor);

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::monitor_windows::{MonitorWindows, Observing};
 use super::monitored_window::Irregular;
-use super::segments::{self, CacheBudget};
-use super::{Disposition, Monitor, MonitoredWindow, Outputs, Processor, Publication, References};
+use super::segments;
+use super::{Disposition, Monitor, MonitoredWindow, Outputs, Processor, Publication, References, TaskContext};
 use crate::decoder::Decoder;
-use crate::ids::{Partition, RecordNumber, Timestamp};
+use crate::ids::{RecordNumber, Timestamp};
 use crate::record::{InputRecord, Missing, Observation};
 use crate::reference::ReferenceError;
 use crate::state::{Put, ReadStore, StateError};
@@ -33,17 +33,14 @@ impl DriftProcessor {
     /// When the store fails or holds bytes that cannot be read, when the stored state contradicts itself or the monitors' settings, and when a
     /// reference that is needed is not there.
     pub fn open(
-        application_id: &str,
-        partition: Partition,
+        context: &TaskContext<'_>,
         monitors: &[Arc<Monitor>],
         references: &dyn References,
-        budget: &Arc<CacheBudget>,
         store: &dyn ReadStore,
     ) -> Result<Self, StateError> {
-        let application_id = application_id.into();
         let monitors = monitors
             .iter()
-            .map(|monitor| MonitorWindows::open(&application_id, partition, monitor, references, budget, store))
+            .map(|monitor| MonitorWindows::open(context, monitor, references, store))
             .collect::<Result<Vec<_>, _>>()?;
         let decoder = decoder(&monitors);
         let features = monitors.iter().map(MonitorWindows::width).sum();
@@ -71,11 +68,12 @@ impl DriftProcessor {
         Ok(())
     }
 
-    /// Stream time of each monitor that has one.
-    pub fn stream_times(&self) -> impl Iterator<Item = (Arc<str>, Timestamp)> {
-        self.monitors
-            .iter()
-            .filter_map(|windows| Some((Arc::clone(&windows.monitor().name), windows.stream_time()?)))
+    /// How far each monitor is: record number and stream time.
+    pub fn positions(&self) -> impl Iterator<Item = (Arc<str>, (RecordNumber, Option<Timestamp>))> {
+        self.monitors.iter().map(|windows| {
+            let position = (windows.record_number(), windows.stream_time());
+            (Arc::clone(&windows.monitor().name), position)
+        })
     }
 
     /// As [`Processor::close_idle`], for a replay, which knows after which records, of which segments (empty: of all), windows closed by idleness. A
@@ -162,6 +160,10 @@ impl Processor for DriftProcessor {
             due |= windows.close_idle();
         }
         due
+    }
+
+    fn announce_empty(&mut self) -> bool {
+        self.monitors.iter_mut().fold(false, |due, windows| windows.announce_empty() | due)
     }
 
     fn offer_references(&mut self, references: &dyn References) -> Vec<(Arc<str>, ReferenceError)> {

@@ -12,17 +12,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::global_time::GlobalTimeWindows;
 use super::measure::{ByVersion, Measure};
 use super::monitored_window::{IrregularTally, NO_SEGMENT};
 use super::place::Place;
 use super::segments::{CacheBudget, Segments};
-use super::{Disposition, Irregular, Monitor, MonitoredWindow, Outputs, Processor, References};
+use super::{Disposition, Irregular, Monitor, MonitoredWindow, Outputs, Processor, References, TaskContext};
 use crate::event::Scope;
-use crate::ids::{Partition, RecordNumber, Timestamp};
+use crate::ids::{RecordNumber, Timestamp};
 use crate::record::{InputRecord, Missing, Rejected};
 use crate::reference::ReferenceError;
 use crate::repartition::{Content, CountPane, ShippedPane};
-use crate::state::{Put, ReadStore, StateError};
+use crate::state::{Put, ReadStore, StateError, global_time_key};
+use crate::window::Window;
 
 /// The processor of one task.
 pub struct GlobalProcessor {
@@ -42,6 +44,8 @@ enum Kept {
     /// `None` before the first pane.
     Whole(Option<Box<MonitoredWindow>>),
     BySegment(Box<Segments>),
+    /// Of time.
+    Time(Box<GlobalTimeWindows>),
 }
 
 impl GlobalProcessor {
@@ -50,23 +54,15 @@ impl GlobalProcessor {
     /// # Errors
     /// As [`super::DriftProcessor::open`].
     pub fn open(
-        application_id: &str,
-        partition: Partition,
+        context: &TaskContext<'_>,
         monitors: &[Arc<Monitor>],
         references: Arc<dyn References + Send + Sync>,
-        budget: &Arc<CacheBudget>,
         store: &dyn ReadStore,
     ) -> Result<Self, StateError> {
-        let application_id: Arc<str> = application_id.into();
         let mut windows = BTreeMap::new();
         for monitor in monitors {
-            let place = Arc::new(Place {
-                application_id: Arc::clone(&application_id),
-                monitor: Arc::clone(monitor),
-                scope: Scope::Global,
-                partition,
-            });
-            let opened = GlobalWindows::open(place, Arc::clone(&references), budget, store)?;
+            let place = context.place(monitor, Scope::Global);
+            let opened = GlobalWindows::open(place, Arc::clone(&references), context.cache, store)?;
             windows.insert(Arc::clone(&monitor.name), opened);
         }
         Ok(Self { windows })
@@ -81,7 +77,14 @@ impl GlobalWindows {
         store: &dyn ReadStore,
     ) -> Result<Self, StateError> {
         let mut measures = ByVersion::new(references);
-        let kept = if place.monitor.segment_by.is_empty() {
+        let kept = if let Window::Time(settings) = place.monitor.window {
+            if MonitoredWindow::stored(&place, &mut measures, store)?.is_some() {
+                return Err(place.other_window("of records", place.monitor.window));
+            }
+            Kept::Time(Box::new(GlobalTimeWindows::open(&place, settings, &mut measures, store)?))
+        } else if store.get(&global_time_key(&place.monitor.name, NO_SEGMENT))?.is_some() {
+            return Err(place.other_window("of time", place.monitor.window));
+        } else if place.monitor.segment_by.is_empty() {
             Kept::Whole(MonitoredWindow::stored(&place, &mut measures, store)?.map(Box::new))
         } else {
             let segments = match Segments::stored(&place, store)? {
@@ -107,6 +110,7 @@ impl GlobalWindows {
                 Some(id) => Some(segments.window(id, &mut self.measures, store)?),
                 None => None,
             },
+            Kept::Time(_) => return Ok(not_a_pane("a pane of a count window, but the monitor has time windows")),
         };
         let (measure, fault) = match known {
             Some(window) if *window.reference_version() == pane.reference_version => (Arc::clone(window.measure()), window.misfit(pane)),
@@ -156,6 +160,7 @@ impl GlobalWindows {
                 segments.note(id, due);
                 segments.is_due()
             }
+            Kept::Time(_) => false,
         };
         Ok(Disposition::Processed { check_due })
     }
@@ -164,11 +169,12 @@ impl GlobalWindows {
         match &self.kept {
             Kept::Whole(window) => window.as_ref().is_some_and(|window| window.is_check_due()),
             Kept::BySegment(segments) => segments.is_due(),
+            Kept::Time(windows) => windows.is_due(),
         }
     }
 }
 
-fn not_a_pane(what: impl ToString) -> Disposition {
+pub(super) fn not_a_pane(what: impl ToString) -> Disposition {
     Disposition::Rejected(Rejected::NotAPane { what: what.to_string() })
 }
 
@@ -182,8 +188,14 @@ impl Processor for GlobalProcessor {
         let Some(windows) = self.windows.get_mut(&shipped.monitor) else {
             return Ok(Disposition::Foreign);
         };
-        match &shipped.content {
-            Content::Count(pane) => windows.take(&shipped.segment, pane, store),
+        let GlobalWindows {
+            kept, measures, irregular, ..
+        } = windows;
+        match (&shipped.content, kept) {
+            (Content::Count(pane), _) => windows.take(&shipped.segment, pane, store),
+            (Content::Window(part), Kept::Time(time)) => Ok(time.part(part, measures, irregular)),
+            (Content::Progress(progress), Kept::Time(time)) => Ok(time.progress(progress)),
+            (Content::Window(_) | Content::Progress(_), _) => Ok(not_a_pane("of a time window, but the monitor has count windows")),
         }
     }
 
@@ -200,13 +212,18 @@ impl Processor for GlobalProcessor {
                 Kept::Whole(Some(window)) => _ = window.check(irregular, out),
                 Kept::Whole(None) => {}
                 Kept::BySegment(segments) => _ = segments.check(measures, store, irregular, out)?,
+                Kept::Time(windows) => windows.check(irregular, out),
             }
         }
         Ok(())
     }
 
     fn close_idle(&mut self, _counts_for: &dyn Fn(&Monitor) -> bool) -> bool {
-        // Partitions that fall silent fade out of a count window.
+        // Partitions that fall silent fade out of a count window, and of time windows they say so.
+        false
+    }
+
+    fn announce_empty(&mut self) -> bool {
         false
     }
 
@@ -221,6 +238,7 @@ impl Processor for GlobalProcessor {
                 Kept::Whole(Some(window)) => window.flush(puts),
                 Kept::Whole(None) => {}
                 Kept::BySegment(segments) => segments.flush(None, puts),
+                Kept::Time(windows) => windows.flush(puts),
             }
         }
     }
@@ -235,7 +253,7 @@ impl Processor for GlobalProcessor {
 
     fn unflushed_bytes(&self) -> usize {
         let bytes = |windows: &GlobalWindows| match &windows.kept {
-            Kept::Whole(_) => 0,
+            Kept::Whole(_) | Kept::Time(_) => 0,
             Kept::BySegment(segments) => segments.unflushed_bytes(),
         };
         self.windows.values().map(bytes).sum()
@@ -245,6 +263,7 @@ impl Processor for GlobalProcessor {
         let number = |windows: &GlobalWindows| match &windows.kept {
             Kept::Whole(window) => window.as_ref().map(|window| window.window().record_number()),
             Kept::BySegment(segments) => Some(segments.record_number()),
+            Kept::Time(windows) => Some(windows.record_number()),
         };
         self.windows.values().filter_map(number).max().unwrap_or(RecordNumber(0))
     }
@@ -253,6 +272,8 @@ impl Processor for GlobalProcessor {
         let time = |windows: &GlobalWindows| match &windows.kept {
             Kept::Whole(window) => window.as_ref().and_then(|window| window.stream_time()),
             Kept::BySegment(segments) => segments.stream_time(),
+            // Each partition has its own.
+            Kept::Time(_) => None,
         };
         self.windows.values().filter_map(time).max()
     }
@@ -271,12 +292,18 @@ impl Processor for GlobalProcessor {
             match &windows.kept {
                 Kept::Whole(window) => all.extend(window.as_deref()),
                 Kept::BySegment(segments) => all.extend(segments.in_memory()),
+                Kept::Time(_) => {}
             }
         }
         all
     }
 
     fn verify(&self) -> Result<(), StateError> {
+        for windows in self.windows.values() {
+            if let Kept::Time(windows) = &windows.kept {
+                windows.verify()?;
+            }
+        }
         self.windows().into_iter().try_for_each(MonitoredWindow::verify)
     }
 

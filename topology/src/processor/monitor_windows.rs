@@ -9,9 +9,9 @@ use super::missing::MissingTally;
 use super::monitored_window::{Irregular, IrregularTally, MonitoredWindow, NO_SEGMENT, Observed};
 use super::place::Place;
 use super::segments::{CacheBudget, Segments};
-use super::{Monitor, Outputs, Publication, References};
+use super::{Monitor, Outputs, Publication, References, TaskContext};
 use crate::event::Scope;
-use crate::ids::{Offset, Partition, RecordNumber, Timestamp};
+use crate::ids::{Offset, RecordNumber, Timestamp};
 use crate::record::{Missing, Observation};
 use crate::reference::{Reference, ReferenceError};
 use crate::state::{Put, ReadStore, StateError};
@@ -51,19 +51,12 @@ pub(super) struct Observing<'a> {
 impl MonitorWindows {
     /// Opens one monitor's windows: as stored, or fresh.
     pub(super) fn open(
-        application_id: &Arc<str>,
-        partition: Partition,
+        context: &TaskContext<'_>,
         monitor: &Arc<Monitor>,
         references: &dyn References,
-        budget: &Arc<CacheBudget>,
         store: &dyn ReadStore,
     ) -> Result<Self, StateError> {
-        let place = Arc::new(Place {
-            application_id: Arc::clone(application_id),
-            monitor: Arc::clone(monitor),
-            scope: Scope::Partition,
-            partition,
-        });
+        let place = context.place(monitor, Scope::Partition);
         let (measure, kept) = if monitor.segment_by.is_empty() {
             let mut measures = Stored { references };
             match MonitoredWindow::stored(&place, &mut measures, store)? {
@@ -74,7 +67,7 @@ impl MonitorWindows {
                 }
             }
         } else {
-            return Self::open_segments(place, references, budget, store);
+            return Self::open_segments(place, references, context.cache, store);
         };
         Ok(Self::of(place, measure, Kept::Whole(Box::new(kept)), references))
     }
@@ -215,6 +208,15 @@ impl MonitorWindows {
         match &mut self.kept {
             Kept::Whole(window) => window.close_idle(),
             Kept::BySegment(segments) => segments.close_idle(),
+        }
+    }
+
+    /// The partition is at its end: where it never had a record, the windows of the whole topic are told. Says whether [`Self::check`] is due.
+    pub(super) fn announce_empty(&mut self) -> bool {
+        match &mut self.kept {
+            Kept::Whole(window) => window.announce_empty(),
+            // Not with segments yet.
+            Kept::BySegment(_) => false,
         }
     }
 

@@ -15,7 +15,7 @@
 
 mod irregular;
 mod restore;
-mod verdicts;
+pub(super) mod verdicts;
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ use crate::histogram::{Counts as _, Layout};
 use crate::ids::{Offset, RecordNumber, Timestamp};
 use crate::record::Observation;
 use crate::reference::Reference;
-use crate::repartition::{Content, CountPane, ShippedPane};
+use crate::repartition::{Content, CountPane, ShippedPane, WindowPart, WindowProgress};
 use crate::state::{FeatureHead, GlobalWindowHead, Put, TimeWindowHead, WindowHead, global_window_key, pane_key, time_window_key, window_key};
 use crate::window::time::{HoppingWindows, Placed};
 use crate::window::{SlidingWindow, Window};
@@ -60,6 +60,8 @@ pub struct MonitoredWindow {
     check_due: bool,
     /// What is due is due since the partition is idle.
     idle: bool,
+    /// Of time windows, to the whole topic: the first open one, and whether the partition is idle. `None`: nothing since it was opened.
+    announced: Option<(u64, bool)>,
     /// k at the last flush.
     flushed: RecordNumber,
     /// What is stored is not this.
@@ -119,6 +121,7 @@ impl MonitoredWindow {
             stream_time: None,
             check_due: false,
             idle: false,
+            announced: None,
             flushed: window.record_number(),
             is_changed: false,
             window,
@@ -220,7 +223,7 @@ impl MonitoredWindow {
                 if !due {
                     windows.settle();
                 }
-                due
+                due || (ships && self.announced != Some((windows.next(), false)))
             }
         };
         Observed {
@@ -264,7 +267,8 @@ impl MonitoredWindow {
     /// As [`Self::check`], but of time windows those up to this one only.
     pub(super) fn check_up_to(&mut self, last: Option<u64>, irregular: &mut IrregularTally, out: &mut Outputs) -> bool {
         self.check_due = false;
-        self.is_changed = true;
+        // That an empty partition has said so is not kept.
+        self.is_changed |= self.window.record_number() > RecordNumber(0);
         let (ships, mut checked) = (self.ships(), false);
         let monitor = &self.place.monitor;
         // Where only the whole topic is watched, a partition's checks still say when a reference may change.
@@ -307,9 +311,28 @@ impl MonitoredWindow {
                 }
             }
             Windowing::Time(windows) => {
+                let settings = windows.settings();
                 while last.is_none_or(|last| windows.first_with_records().is_some_and(|first| first <= last))
                     && let Some(closed) = windows.close_next()
                 {
+                    if ships {
+                        out.panes.push(ShippedPane {
+                            monitor: Arc::clone(&monitor.name),
+                            segment: Arc::clone(&self.segment),
+                            content: Content::Window(WindowPart {
+                                partition: self.place.partition,
+                                size_ms: settings.size_ms(),
+                                every_ms: settings.every_ms(),
+                                grace_ms: settings.grace_ms(),
+                                reference_version: Arc::clone(&self.measure.version),
+                                publication: self.publication,
+                                window: closed.number,
+                                record_number: checker.record_number,
+                                is_idle: self.idle,
+                                total: closed.total.clone(),
+                            }),
+                        });
+                    }
                     if closed.total.records() < monitor.min_samples {
                         irregular.count(Irregular::SkippedWindow);
                         continue;
@@ -328,6 +351,20 @@ impl MonitoredWindow {
                 if last.is_none() {
                     windows.settle();
                 }
+                let state = Some((windows.next(), self.idle));
+                if ships && std::mem::replace(&mut self.announced, state) != state {
+                    out.panes.push(ShippedPane {
+                        monitor: Arc::clone(&monitor.name),
+                        segment: Arc::clone(&self.segment),
+                        content: Content::Progress(WindowProgress {
+                            partition: self.place.partition,
+                            partitions: self.place.partitions,
+                            open_from: windows.next(),
+                            record_number: checker.record_number,
+                            is_idle: self.idle,
+                        }),
+                    });
+                }
                 self.idle = false;
             }
         }
@@ -336,16 +373,30 @@ impl MonitoredWindow {
 
     /// The partition is idle at its end: its time windows close, if one of them is to be checked. Says whether [`Self::check`] is due.
     ///
-    /// Where none is, they stay open for what may come: so that a closing is always told by an event, by which a replay knows of it.
+    /// Where none is, they stay open for what may come: so that a closing is always told by an event, by which a replay knows of it. Where windows are
+    /// shipped to the whole topic they all close, since that tells it as well; and it is told that this partition is not to be waited for.
     pub(super) fn close_idle(&mut self) -> bool {
         debug_assert!(!self.check_due, "a due check comes first");
+        let ships = self.ships();
         let Windowing::Time(windows) = &mut self.window else { return false };
-        if !windows.has_window_of(self.place.monitor.min_samples.max(1)) {
+        let (least, is_told) = if ships {
+            (1, matches!(self.announced, Some((_, true))))
+        } else {
+            (self.place.monitor.min_samples.max(1), true)
+        };
+        if windows.has_window_of(least) {
+            windows.close_all();
+        } else if is_told {
             return false;
         }
-        windows.close_all();
         (self.check_due, self.idle) = (true, true);
         true
+    }
+
+    /// The partition is at its end and never had a record: the whole topic is told that it is not to be waited for. Says whether [`Self::check`] is due.
+    pub(super) fn announce_empty(&mut self) -> bool {
+        let is_empty = self.window.record_number() == RecordNumber(0);
+        is_empty && self.ships() && matches!(self.window, Windowing::Time(_)) && self.close_idle()
     }
 
     /// Takes one partition's pane into the window of the whole topic. Says whether [`Self::check`] is due after it.

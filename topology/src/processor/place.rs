@@ -20,6 +20,8 @@ pub(super) struct Place {
     pub(super) scope: Scope,
     /// Of the topic that the task reads.
     pub(super) partition: Partition,
+    /// As many has that topic.
+    pub(super) partitions: u32,
 }
 
 impl Place {

@@ -2,6 +2,7 @@
 //! does not fit.
 
 mod global;
+mod global_time;
 mod paths;
 mod segments;
 mod time;
@@ -59,6 +60,15 @@ fn monitor(name: &str, size: u64, every: u64, min_samples: u64) -> Monitor {
             ..Criteria::default()
         },
         ..Monitor::new(name, "t")
+    }
+}
+
+fn context(cache: &Arc<CacheBudget>) -> TaskContext<'_> {
+    TaskContext {
+        application_id: "app",
+        partition: P0,
+        partitions: 3,
+        cache,
     }
 }
 
@@ -300,7 +310,7 @@ fn monitor_that_is_added_later_begins_at_its_first_record() {
     let mut monitors = vec![Arc::new(monitor("a", 2, 2, 2))];
     let mut out = Outputs::default();
     for round in 0..2 {
-        let mut processor = DriftProcessor::open("app", P0, &monitors, &references(), &CacheBudget::unbounded(), &store).unwrap();
+        let mut processor = DriftProcessor::open(&context(&CacheBudget::unbounded()), &monitors, &references(), &store).unwrap();
         for offset in 0..3 {
             let record = InputRecord {
                 offset: Offset(round * 3 + offset),
@@ -353,7 +363,7 @@ fn stored() -> InMemoryStore {
 }
 
 fn open(monitor: Monitor, reference: Reference, store: &InMemoryStore) -> Result<DriftProcessor, StateError> {
-    let processor = DriftProcessor::open("app", P0, &[Arc::new(monitor)], &published([reference]), &CacheBudget::unbounded(), store)?;
+    let processor = DriftProcessor::open(&context(&CacheBudget::unbounded()), &[Arc::new(monitor)], &published([reference]), store)?;
     processor.verify()?;
     Ok(processor)
 }

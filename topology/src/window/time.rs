@@ -156,6 +156,8 @@ pub enum Placed {
 /// A window that is over.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClosedWindow {
+    /// Its start divided by the time between two.
+    pub number: u64,
     /// Where it starts.
     pub start: Timestamp,
     /// Where it ends: the first time after it.
@@ -318,6 +320,7 @@ impl HoppingWindows {
         self.advance(window + 1);
         let time = |window: u64| Timestamp(i64::try_from(window * self.settings.every_ms).unwrap_or(i64::MAX));
         Some(ClosedWindow {
+            number: window,
             start: time(window),
             end: time(window + panes),
             total,

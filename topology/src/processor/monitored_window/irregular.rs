@@ -17,6 +17,10 @@ pub enum Irregular {
     SkippedWindow,
     /// A pane that was measured by an earlier reference than the global window is.
     StalePane,
+    /// Of the whole topic: a partition's window that came when the whole topic's had been checked.
+    LateWindow,
+    /// Of the whole topic: a window that was given up, since too many were waiting for a partition.
+    WaitedTooLong,
     /// A record that is counted in the segment `__rest__`, since no more segments may live.
     NoRoomForSegment,
     /// A record that is counted in the segment `__rest__`, since its own would be too long.
@@ -24,7 +28,7 @@ pub enum Irregular {
 }
 
 /// Every kind, in the order of the counters.
-const ALL: [Irregular; 9] = [
+const ALL: [Irregular; 11] = [
     Irregular::Late,
     Irregular::LateForSome,
     Irregular::NoTime,
@@ -32,6 +36,8 @@ const ALL: [Irregular; 9] = [
     Irregular::UnreadableTime,
     Irregular::SkippedWindow,
     Irregular::StalePane,
+    Irregular::LateWindow,
+    Irregular::WaitedTooLong,
     Irregular::NoRoomForSegment,
     Irregular::LongSegment,
 ];
@@ -48,6 +54,8 @@ impl Irregular {
             Self::UnreadableTime => "unreadable_time",
             Self::SkippedWindow => "min_samples",
             Self::StalePane => "stale_pane",
+            Self::LateWindow => "late_window",
+            Self::WaitedTooLong => "waited_too_long",
             Self::NoRoomForSegment => "max_segments",
             Self::LongSegment => "long_segment",
         }

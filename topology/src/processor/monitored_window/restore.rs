@@ -44,7 +44,7 @@ impl Head {
         let decoded = match Self::kind(place) {
             KeyKind::GlobalWindow => decode(value).map(Self::Global),
             KeyKind::TimeWindow => decode(value).map(Self::Time),
-            KeyKind::Window | KeyKind::Pane | KeyKind::Progress | KeyKind::Segments => decode(value).map(Self::Count),
+            _ => decode(value).map(Self::Count),
         };
         let head = decoded.map_err(|cause| StateError::Corrupt {
             key: KeyText(key).to_string(),

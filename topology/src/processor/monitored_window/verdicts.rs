@@ -12,34 +12,34 @@ use crate::processor::place::Place;
 
 /// Each feature's status at the last check, and the summary's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Verdicts {
-    pub(super) statuses: Vec<Option<Status>>,
-    pub(super) summary: Option<Status>,
+pub(in crate::processor) struct Verdicts {
+    pub(in crate::processor) statuses: Vec<Option<Status>>,
+    pub(in crate::processor) summary: Option<Status>,
 }
 
 /// Whose check it is.
-pub(super) struct Checker<'a> {
-    pub(super) place: &'a Place,
+pub(in crate::processor) struct Checker<'a> {
+    pub(in crate::processor) place: &'a Place,
     /// Empty: all records.
-    pub(super) segment: &'a Arc<str>,
-    pub(super) event_id: EventId,
-    pub(super) measure: &'a Measure,
-    pub(super) record_number: RecordNumber,
+    pub(in crate::processor) segment: &'a Arc<str>,
+    pub(in crate::processor) event_id: EventId,
+    pub(in crate::processor) measure: &'a Measure,
+    pub(in crate::processor) record_number: RecordNumber,
 }
 
 /// From where to where the window reaches.
 #[derive(Clone, Copy)]
-pub(super) struct Bounds {
-    pub(super) span: Span,
-    pub(super) times: (Timestamp, Timestamp),
+pub(in crate::processor) struct Bounds {
+    pub(in crate::processor) span: Span,
+    pub(in crate::processor) times: (Timestamp, Timestamp),
     /// What tells its end from that of the monitor's other windows.
-    pub(super) id: i64,
-    pub(super) closed_by: Option<ClosedBy>,
+    pub(in crate::processor) id: i64,
+    pub(in crate::processor) closed_by: Option<ClosedBy>,
 }
 
 impl Verdicts {
     /// Of no check.
-    pub(super) fn none(features: usize) -> Self {
+    pub(in crate::processor) fn none(features: usize) -> Self {
         Self {
             statuses: vec![None; features],
             summary: None,
@@ -47,7 +47,7 @@ impl Verdicts {
     }
 
     /// Checks every feature over a window and appends the events: the features' in the reference's order, then the summary's.
-    pub(super) fn check(&mut self, checker: &Checker<'_>, window: &impl Counts, bounds: Bounds, events: &mut Vec<DriftEvent>) {
+    pub(in crate::processor) fn check(&mut self, checker: &Checker<'_>, window: &impl Counts, bounds: Bounds, events: &mut Vec<DriftEvent>) {
         let Measure { reference, layout, .. } = checker.measure;
         let records = window.records();
         let (checked, summary) = checker.place.monitor.criteria.check_all(reference, layout, window);

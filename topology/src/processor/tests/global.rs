@@ -28,6 +28,13 @@ fn drivers(monitor: &Monitor, references: impl IntoIterator<Item = Reference>) -
     )
 }
 
+fn count_pane(shipped: &ShippedPane) -> &CountPane {
+    match &shipped.content {
+        Content::Count(pane) => pane,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// The panes of so many values of a partition.
 fn panes(input: &mut TestDriver, partition: i32, values: impl IntoIterator<Item = i64>) -> Vec<ShippedPane> {
     input.pipe_values(Partition(partition), Timestamp(1000), xs(values)).unwrap().panes
@@ -41,12 +48,8 @@ fn each_whole_pane_is_shipped_once_whether_a_check_is_due_or_not() {
     let numbers: Vec<_> = output
         .panes
         .iter()
-        .map(
-            |ShippedPane {
-                 content: Content::Count(CountPane { pane, .. }),
-                 ..
-             }| (pane.number.0, pane.histogram.records()),
-        )
+        .map(count_pane)
+        .map(|CountPane { pane, .. }| (pane.number.0, pane.histogram.records()))
         .collect();
     assert_eq!(numbers, [(0, 2), (1, 2), (2, 2)]);
     let mut unwatched = driver(monitor("m", 6, 2, 6));
@@ -87,12 +90,7 @@ fn where_only_the_whole_topic_is_watched_partitions_tell_nothing_and_still_chang
         .panes
         .iter()
         .chain(&after.panes)
-        .map(
-            |ShippedPane {
-                 content: Content::Count(pane),
-                 ..
-             }| pane.reference_version.to_string(),
-        )
+        .map(|shipped| count_pane(shipped).reference_version.to_string())
         .collect();
     let (old, new) = (x_reference(), later_reference());
     assert_eq!(versions, [old.version(), old.version(), new.version()]);
@@ -173,11 +171,15 @@ fn what_is_no_pane_of_this_configuration_is_a_dead_letter_with_its_reason() {
     assert!(resized.contains("cut for a window of 4/2 records, now it is 8/2"), "{resized}");
 
     let mut damaged = shipped.clone();
-    let Content::Count(CountPane { pane, .. }) = &mut damaged[0].content;
+    let Content::Count(CountPane { pane, .. }) = &mut damaged[0].content else {
+        panic!("a pane")
+    };
     pane.histogram = Histogram::new(&Layout::new([3]));
     let empty = reason(watched(Scopes::BOTH, 4, 2, 2), &damaged);
     assert!(empty.contains("it holds 0 records, a whole pane has 2"), "{empty}");
-    let Content::Count(CountPane { pane, .. }) = &mut damaged[0].content;
+    let Content::Count(CountPane { pane, .. }) = &mut damaged[0].content else {
+        panic!("a pane")
+    };
     pane.histogram = Histogram::new(&Layout::new([9]));
     let wide = reason(watched(Scopes::BOTH, 4, 2, 2), &damaged);
     assert!(wide.contains("has 11 counters, its reference asks for 5"), "{wide}");

@@ -62,7 +62,8 @@ fn what_one_record_closes_is_closed_in_steps_that_a_commit_and_a_restart_may_com
         let (count, store) = (1000, InMemoryStore::default());
         let (monitors, mut store) = ([Arc::new(segmented(timed(100)))], store);
         let published = published([reference("m", &[("x", 0.0, [50, 50])])]);
-        let open = |store: &InMemoryStore| DriftProcessor::open("app", P0, &monitors, &published, &CacheBudget::new(0), store).unwrap();
+        let cache = CacheBudget::new(0);
+        let open = |store: &InMemoryStore| DriftProcessor::open(&context(&cache), &monitors, &published, store).unwrap();
         let mut processor = open(&store);
         let commit = |processor: &mut DriftProcessor, store: &mut InMemoryStore| {
             let mut puts = Vec::new();
