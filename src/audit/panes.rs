@@ -4,7 +4,7 @@ use leeway_topology::ids::{Offset, Partition};
 use leeway_topology::repartition::{Content, ShippedPane};
 use serde_json::json;
 
-use super::{Ends, Of, Sequence};
+use super::{Ends, Of, PANE, Sequence};
 use crate::broker::TopicPartition;
 
 /// `repartition`: the partition that it is in, or should be in.
@@ -14,6 +14,7 @@ pub(super) fn sequence(pane: &ShippedPane, repartition: Option<Partition>) -> Se
         monitor: pane.monitor.clone(),
         of: Of::Panes(content.partition),
         feature: "".into(),
+        kind: PANE,
         repartition,
         segment: None,
     }
