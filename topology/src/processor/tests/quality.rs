@@ -291,6 +291,49 @@ fn each_segment_has_its_own_and_begins_anew_when_it_comes_again_after_its_expiry
 }
 
 #[test]
+fn what_one_record_closes_is_told_in_one_order_whatever_comes_between_the_steps() {
+    let monitors = [Arc::new(Monitor {
+        segment_by: vec!["s".parse().unwrap()],
+        ..limited(timed(100, 100))
+    })];
+    let published = published([reference_with_a_plan()]);
+    let run = |restarts: bool| {
+        let mut store = InMemoryStore::default();
+        let open = |store: &InMemoryStore| DriftProcessor::open("app", P0, &monitors, &published, &CacheBudget::new(0), store).unwrap();
+        let mut processor = open(&store);
+        let (mut told, mut steps) = (Vec::new(), 0);
+        for number in 0..=600 {
+            let value = json!({"s": number, "x": 1, "plan": format!("plan {number}")}).to_string();
+            let record = InputRecord {
+                offset: Offset(number),
+                // The last one closes all others' windows.
+                timestamp: Some(Timestamp(if number == 600 { 100 } else { 0 })),
+                value: Some(value.as_bytes()),
+                key: None,
+            };
+            processor.process(&record, &store).unwrap();
+            while processor.is_check_due() {
+                let mut out = Outputs::default();
+                processor.check(&store, &mut out).unwrap();
+                out.drain_events(&mut |event| told.push(event));
+                steps += 1;
+                if restarts {
+                    let mut puts = Vec::new();
+                    processor.flush(&mut puts);
+                    store.apply(puts);
+                    processor = open(&store);
+                }
+            }
+        }
+        (told, steps)
+    };
+    let (straight, steps) = run(false);
+    assert!(steps > 1, "{steps} steps");
+    assert_eq!(straight.len(), 600 * 5);
+    assert!(run(true).0 == straight);
+}
+
+#[test]
 fn whole_topic_is_told_of_by_its_counts_without_examples_and_its_partitions_are_silent() {
     let monitor = limited(Monitor {
         scopes: Scopes::GLOBAL,
