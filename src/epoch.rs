@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use leeway_topology::event::DriftEvent;
+use leeway_topology::event::Event;
 use leeway_topology::ids::Offset;
 use leeway_topology::state::Put;
 
@@ -65,7 +65,7 @@ pub(crate) struct OpenEpoch {
     /// Events and dead letters, in the order in which they came about.
     pub(crate) records: Vec<OutRecord>,
     /// The events once more, for the metrics: counted when they are committed.
-    pub(crate) checks: Vec<DriftEvent>,
+    pub(crate) checks: Vec<Event>,
     pub(crate) bytes: usize,
     pub(crate) opened: Duration,
 }
@@ -95,7 +95,7 @@ pub(crate) struct SealedTask {
 pub(crate) struct SealedEpoch {
     pub(crate) number: u64,
     pub(crate) tasks: Vec<SealedTask>,
-    pub(crate) checks: Vec<DriftEvent>,
+    pub(crate) checks: Vec<Event>,
     pub(crate) submitted: Duration,
 }
 

@@ -86,6 +86,9 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
         for monitor in &part.monitors {
             if monitor.scopes.has(part.scope()) {
                 metrics.add_monitor(&part.topic, part.scope(), &monitor.name);
+                if !monitor.quality.is_off() {
+                    metrics.add_quality(part.scope(), &monitor.name);
+                }
             }
         }
     }
@@ -263,7 +266,7 @@ fn prepare<B: Broker>(
         })?;
         published.reference.require(monitor.named_features()).map_err(|error| {
             StartError::NoReference(format!(
-                "monitor {:?}: {error}; see monitor.paths, monitor.feature_thresholds and monitor.weights",
+                "monitor {:?}: {error}; see monitor.paths, monitor.feature_thresholds, monitor.feature_quality and monitor.weights",
                 monitor.name
             ))
         })?;

@@ -9,6 +9,7 @@ use std::ops::ControlFlow;
 use std::panic::resume_unwind;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
+use leeway_topology::event::QUALITY_KIND;
 use leeway_topology::ids::Offset;
 use serde_json::Value;
 
@@ -74,6 +75,7 @@ impl fmt::Display for Difference {
             monitor,
             of,
             feature,
+            kind,
             segment,
             ..
         } = &self.sequence;
@@ -81,9 +83,10 @@ impl fmt::Display for Difference {
         if let Some(segment) = segment {
             write!(f, "segment {segment:?}, ")?;
         }
+        let event = if *kind == QUALITY_KIND { "quality event" } else { "event" };
         match of {
-            Of::Partition(partition) => write!(f, "partition {partition}, feature {feature:?}, event")?,
-            Of::WholeTopic => write!(f, "scope global, feature {feature:?}, event")?,
+            Of::Partition(partition) => write!(f, "partition {partition}, feature {feature:?}, {event}")?,
+            Of::WholeTopic => write!(f, "scope global, feature {feature:?}, {event}")?,
             Of::Panes(partition) => write!(f, "partition {partition}, pane for scope global")?,
         }
         write!(f, " number {}: ", self.number)?;

@@ -1,4 +1,4 @@
-//! The auditor: proves that every drift event that the input implies is there, once, with the right bytes, and no other.
+//! The auditor: proves that every event of drift and of quality that the input implies is there, once, with the right bytes, and no other.
 //!
 //! ```text
 //! input    --dataflow, from nothing--> expected events --digest--\
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Events are a function of the input, the reference and the configuration, so the whole bytes are compared: one sequence for each monitor,
-//! partition and feature. Only digests are kept, so that memory grows with the sequences and not with the topics.
+//! partition, feature and kind. Only digests are kept, so that memory grows with the sequences and not with the topics.
 //!
 //! Scope `global` takes two steps: the panes on the repartition topic are those that the input implies, for each partition in order; and the
 //! events are those that the repartition topic implies, in the order that it has. Where a reference was changed is read from what was written
@@ -28,7 +28,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leeway_topology::event::{ClosedBy, DriftEvent, EventId};
+use leeway_topology::event::{ClosedBy, Event, EventId, KIND, QUALITY_KIND};
 use leeway_topology::graph::repartition_topic;
 use leeway_topology::ids::{Offset, Partition, RecordNumber, Timestamp};
 use leeway_topology::processor::{
@@ -44,6 +44,7 @@ use crate::broker::{Broker, BrokerError, FetchedRecord, TopicPartition, partitio
 use crate::task::Start;
 
 mod changes;
+mod common;
 mod digest;
 mod locate;
 mod panes;
@@ -51,6 +52,7 @@ mod panes;
 pub use locate::{Difference, Kind};
 
 use changes::Changes;
+use common::Common;
 use digest::Digest;
 
 /// One request to the broker.
@@ -135,11 +137,16 @@ pub struct Sequence {
     pub of: Of,
     /// The feature; empty for panes, which have all of them.
     pub feature: Arc<str>,
+    /// The kind of events, as they say it; [`PANE`] for panes.
+    pub kind: &'static str,
     /// Of the repartition topic, where it is one of scope global: order holds within its partitions.
     pub repartition: Option<Partition>,
     /// Where the events of each segment are compared by themselves: see [`by_segment`].
     pub segment: Option<Arc<str>>,
 }
+
+/// Stands for a kind of event where a sequence is one of panes.
+pub const PANE: &str = "pane";
 
 /// Whether the order of a monitor's segments, and what closed their windows, is known to nobody but the worker: idleness closes them in the middle
 /// of what the other segments do. Each segment's events are compared by themselves then, without `closed_by`.
@@ -158,7 +165,7 @@ pub struct Report {
     pub found: u64,
     /// Events of records after the audited ones: not looked at.
     pub later: u64,
-    /// Records of the events topics that are no drift events of this application.
+    /// Records of the events topics that are no events of this application, or of a kind that this build does not know.
     pub foreign: u64,
     /// Sequences that are not right.
     pub wrong: usize,
@@ -254,10 +261,10 @@ impl Grounds {
     }
 
     /// Whether an event is of records after the ends.
-    fn is_later(&self, monitor: &Monitor, event: &DriftEvent) -> bool {
+    fn is_later(&self, monitor: &Monitor, event: &Common<'_>) -> bool {
         let Some(partition) = event.partition else {
             if event.closed_by.is_some() {
-                return self.seen.closed.get(&event.monitor).is_some_and(|closed| event.window_end_ms > *closed);
+                return self.seen.closed.get(event.monitor).is_some_and(|closed| event.window_end_ms > *closed);
             }
             let segment = event.segment.clone().unwrap_or_else(|| "".into());
             let checked = self.seen.checked.get(&(event.monitor.clone(), segment));
@@ -575,7 +582,9 @@ impl<B: Broker> Audit<'_, B> {
                     }
                 }
                 (told.after_checks)(input.partition, processor, &out);
-                for event in out.events.drain(..) {
+                let mut events = Vec::with_capacity(out.event_count());
+                out.drain_events(&mut |event| events.push(event));
+                for event in events {
                     let (sequence, value) = self.as_compared(grounds, event);
                     visit(sequence, &value)?;
                 }
@@ -596,23 +605,31 @@ impl<B: Broker> Audit<'_, B> {
     }
 
     /// The sequence that an event is in, and the bytes that are compared.
-    fn as_compared(&self, grounds: &Grounds, mut event: DriftEvent) -> (Sequence, Vec<u8>) {
-        let monitor = self.monitors.iter().find(|monitor| monitor.name == event.monitor);
-        let by_segment = event.partition.is_some() && monitor.is_some_and(|monitor| by_segment(monitor));
-        if by_segment {
-            event.closed_by = None;
-        }
-        let segment = event.segment.clone();
+    fn as_compared(&self, grounds: &Grounds, mut event: Event) -> (Sequence, Vec<u8>) {
+        let monitor = self.monitors.iter().find(|monitor| monitor.name == *event.monitor());
+        let of = Common::of(&event);
+        let by_segment = of.partition.is_some() && monitor.is_some_and(|monitor| by_segment(monitor));
+        let segment = of.segment.clone();
         let sequence = Sequence {
-            monitor: event.monitor.clone(),
-            of: event.partition.map_or(Of::WholeTopic, Of::Partition),
-            feature: event.feature.clone(),
-            repartition: match event.partition {
+            monitor: of.monitor.clone(),
+            of: of.partition.map_or(Of::WholeTopic, Of::Partition),
+            feature: of.feature.clone(),
+            kind: match event {
+                Event::Drift(_) => KIND,
+                Event::Quality(_) => QUALITY_KIND,
+            },
+            repartition: match of.partition {
                 Some(_) => None,
-                None => grounds.repartition_of(&event.monitor, segment.as_deref().unwrap_or_default()),
+                None => grounds.repartition_of(of.monitor, segment.as_deref().unwrap_or_default()),
             },
             segment: segment.filter(|_| by_segment),
         };
+        if by_segment {
+            match &mut event {
+                Event::Drift(event) => event.closed_by = None,
+                Event::Quality(event) => event.closed_by = None,
+            }
+        }
         (sequence, event.to_json())
     }
 
@@ -631,22 +648,24 @@ impl<B: Broker> Audit<'_, B> {
     }
 
     fn classify<'r>(&self, topic: &EventsTopic, grounds: &Grounds, at: &'r TopicPartition, record: &FetchedRecord<'r>) -> Found<'r> {
-        let Some((value, event)) = record.value.and_then(|value| Some((value, DriftEvent::from_json(value).ok()?))) else {
+        let Some((value, event)) = record.value.and_then(|value| Some((value, Event::from_json(value).ok()?))) else {
             return Found::Foreign;
         };
-        let Some(monitor) = topic.monitors.get(&event.monitor) else {
+        let of = Common::of(&event);
+        let Some(monitor) = topic.monitors.get(of.monitor) else {
             return Found::Foreign;
         };
-        let segment = event.segment.as_deref();
-        let id = EventId::new(self.application_id, &monitor.name, &monitor.topic, event.partition, event.scope, segment);
-        if !id.begins(&event.event_id) {
+        let segment = of.segment.as_deref();
+        let id = EventId::new(self.application_id, &monitor.name, &monitor.topic, of.partition, of.scope, segment);
+        if !id.begins(of.event_id) {
             return Found::Foreign;
         }
-        if grounds.is_later(monitor, &event) {
+        if grounds.is_later(monitor, &of) {
             return Found::Later;
         }
-        let place = partitioner::partition(event.feature.as_bytes(), topic.partitions);
-        let is_in_its_place = record.key == Some(event.feature.as_bytes()) && at.partition == place;
+        let key = of.feature.as_bytes();
+        let place = partitioner::partition(key, topic.partitions);
+        let is_in_its_place = record.key == Some(key) && at.partition == place;
         // Bytes that are not those of a worker are compared as they are.
         let is_ours = event.to_json() == value;
         let (sequence, compared) = self.as_compared(grounds, event);

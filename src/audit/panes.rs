@@ -4,7 +4,7 @@ use leeway_topology::ids::Partition;
 use leeway_topology::repartition::{Content, ShippedPane};
 use serde_json::json;
 
-use super::{Of, Sequence};
+use super::{Of, PANE, Sequence};
 
 /// How far a partition is, is told when that is known and not by the input alone; what follows from it is compared.
 pub(super) fn is_compared(pane: &ShippedPane) -> bool {
@@ -17,6 +17,7 @@ pub(super) fn sequence(pane: &ShippedPane, repartition: Option<Partition>) -> Se
         monitor: pane.monitor.clone(),
         of: Of::Panes(pane.content.partition()),
         feature: "".into(),
+        kind: PANE,
         repartition,
         segment: None,
     }

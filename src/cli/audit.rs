@@ -10,7 +10,7 @@ use indicatif::{HumanCount, ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::{Context, EXIT_MISMATCH};
-use crate::audit::{Audit, Of, Report};
+use crate::audit::{Audit, Of, PANE, Report};
 use crate::broker::kafka::KafkaBroker;
 use crate::config::ConfigFlags;
 use crate::reference_topic;
@@ -96,7 +96,7 @@ pub fn execute(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
 fn text(report: &Report) -> String {
     let count = |number| HumanCount(number).to_string();
     let mut lines = vec![format!(
-        "{} input records imply {} drift events; {} are there",
+        "{} input records imply {} events; {} are there",
         count(report.records),
         count(report.expected),
         count(report.found)
@@ -108,7 +108,7 @@ fn text(report: &Report) -> String {
         ));
     }
     if report.foreign > 0 {
-        lines.push(format!("{} records are no drift events of this application", count(report.foreign)));
+        lines.push(format!("{} records are no events of this application", count(report.foreign)));
     }
     lines.extend(report.differences.iter().map(|difference| format!("wrong: {difference}")));
     lines.push(match report.wrong {
@@ -135,6 +135,7 @@ fn json(report: &Report) -> String {
                 },
                 "is_pane": matches!(difference.sequence.of, Of::Panes(_)),
                 "feature": &*difference.sequence.feature,
+                "event_kind": (difference.sequence.kind != PANE).then_some(difference.sequence.kind),
                 "number": difference.number,
                 "kind": difference.kind.name(),
                 "expected_event_id": difference.expected,

@@ -69,6 +69,8 @@ pub enum Item {
     Text(Rule<str>),
     /// `{ possible_drift = 0.1, drift = 0.25 }`, or one of them.
     Thresholds,
+    /// `{ missing = 0.05, other = 0.1, out_of_range = 0.01 }`, or some of them.
+    Quality,
 }
 
 const KEY: Key = Key {
@@ -378,6 +380,33 @@ pub const KEYS: &[Key] = &[
         path: "monitor.weights",
         kind: Kind::ByFeature(Item::Decimal(WEIGHT)),
         doc: "Features that count more or less than others (1) in the summary's mean",
+        ..KEY
+    },
+    Key {
+        path: "monitor.quality.missing",
+        kind: Kind::Decimal(SHARE),
+        unset: "off",
+        doc: "Share of missing values in a window from which on its quality is violated",
+        ..KEY
+    },
+    Key {
+        path: "monitor.quality.other",
+        kind: Kind::Decimal(SHARE),
+        unset: "off",
+        doc: "The same, of values that the reference does not name",
+        ..KEY
+    },
+    Key {
+        path: "monitor.quality.out_of_range",
+        kind: Kind::Decimal(SHARE),
+        unset: "off",
+        doc: "The same, of numbers beside the reference's range",
+        ..KEY
+    },
+    Key {
+        path: "monitor.feature_quality",
+        kind: Kind::ByFeature(Item::Quality),
+        doc: "Features with such shares of their own",
         ..KEY
     },
     Key {

@@ -9,6 +9,7 @@ use leeway_topology::event::Scope;
 use leeway_topology::field::Field;
 use leeway_topology::metric::Metric;
 use leeway_topology::processor::Scopes;
+use leeway_topology::quality::{ByViolation, Quality};
 use leeway_topology::significance::Correction;
 use leeway_topology::window::time::TimeWindow;
 use leeway_topology::window::{CountWindow, Window};
@@ -291,10 +292,6 @@ fn criteria(view: &View<'_>, faults: &mut Vec<String>) -> Criteria {
             view.named("monitor.decided_by")
         ));
     }
-    let number = |value: Option<&Value>| match value {
-        Some(Value::Decimal(number)) => Some(*number),
-        _ => None,
-    };
     let mut feature_thresholds = BTreeMap::new();
     for (feature, own) in view.table("monitor.feature_thresholds") {
         let Value::Table(own) = own else { continue };
@@ -342,6 +339,37 @@ fn criteria(view: &View<'_>, faults: &mut Vec<String>) -> Criteria {
         weights: weights
             .into_iter()
             .filter_map(|(name, weight)| Some((name, number(Some(&weight))?)))
+            .collect(),
+    }
+}
+
+fn number(value: Option<&Value>) -> Option<f64> {
+    match value {
+        Some(Value::Decimal(number)) => Some(*number),
+        _ => None,
+    }
+}
+
+/// From which shares of faulty values on their quality is violated. What a feature's own leave out is the monitor's.
+fn quality(view: &View<'_>) -> Quality {
+    let limits = ByViolation {
+        missing: view.decimal("monitor.quality.missing"),
+        other: view.decimal("monitor.quality.other"),
+        out_of_range: view.decimal("monitor.quality.out_of_range"),
+    };
+    let own = view.table("monitor.feature_quality").into_iter();
+    Quality {
+        limits,
+        feature_limits: own
+            .filter_map(|(feature, own)| {
+                let Value::Table(own) = own else { return None };
+                let own = ByViolation {
+                    missing: number(own.get("missing")).or(limits.missing),
+                    other: number(own.get("other")).or(limits.other),
+                    out_of_range: number(own.get("out_of_range")).or(limits.out_of_range),
+                };
+                Some((feature, own))
+            })
             .collect(),
     }
 }
@@ -399,6 +427,7 @@ fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
         idle_close_after_ms: view.optional_text(IDLE_CLOSE_AFTER).and_then(|text| duration_ms(&text)),
         min_samples: view.integer("monitor.min_samples"),
         criteria,
+        quality: quality(view),
         max_categories: view.size("monitor.max_categories"),
         segment_by,
         max_segments: view.integer("monitor.max_segments"),

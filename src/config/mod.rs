@@ -22,6 +22,7 @@ use std::time::Duration;
 use leeway_topology::drift::Criteria;
 use leeway_topology::field::{Field, Pointer};
 use leeway_topology::processor::{InvalidMonitor, Monitor, Scopes};
+use leeway_topology::quality::Quality;
 use leeway_topology::window::Window;
 
 use crate::task::Start;
@@ -155,6 +156,8 @@ pub struct MonitorConfig {
     pub min_samples: u64,
     /// What a check asks.
     pub criteria: Criteria,
+    /// What shares of faulty values are a violation.
+    pub quality: Quality,
     /// Categories with a bin of their own, where a reference is made from data.
     pub max_categories: usize,
     /// The fields whose values make a segment.
@@ -235,6 +238,7 @@ impl MonitorConfig {
             idle_close_after_ms: self.idle_close_after_ms,
             min_samples: self.min_samples,
             criteria: self.criteria.clone(),
+            quality: self.quality.clone(),
             features: self.features.clone(),
             paths: self.paths.clone(),
             segment_by: self.segment_by.clone(),

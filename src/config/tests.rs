@@ -8,6 +8,7 @@ use super::{Config, ConfigError, ConfigFlags, ReferenceSource, load};
 use crate::task::Start;
 use leeway_topology::drift::SummaryRule;
 use leeway_topology::metric::Metric;
+use leeway_topology::quality::{ByViolation, Quality};
 use leeway_topology::significance::Correction;
 use leeway_topology::window::time::TimeWindow;
 use leeway_topology::window::{CountWindow, Window};
@@ -471,6 +472,9 @@ fn the_effective_default_configuration_reads_like_this() {
     metrics = ["psi"]  # default
     decided_by = "psi"  # default
     summary.rule = "mean"  # default
+    # quality.missing: off
+    # quality.other: off
+    # quality.out_of_range: off
     epsilon = 0.0001  # default
     significance = 0.001  # default
     correction = "bonferroni"  # default
@@ -571,6 +575,28 @@ weights = { age = 3, 'a.b' = 0.5 }
 }
 
 #[test]
+fn shares_of_faulty_values_are_read_from_a_file_and_those_of_a_feature_fill_up_with_the_monitors() {
+    assert_eq!(from_file("").unwrap().monitors[0].quality, Quality::default());
+    let file = "[[monitor]]
+quality = { missing = 0.05, other = 1 }
+feature_quality = { plan = { other = 0.2 }, 'a.b' = { out_of_range = 0.01 } }
+";
+    let config = from_file(file).unwrap();
+    let quality = config.monitors[0].to_monitor().unwrap().quality;
+    let limits = |missing, other, out_of_range| ByViolation {
+        missing,
+        other,
+        out_of_range,
+    };
+    assert_eq!(quality.limits, limits(Some(0.05), Some(1.0), None));
+    assert_eq!(quality.feature_limits["plan"], limits(Some(0.05), Some(0.2), None));
+    assert_eq!(quality.feature_limits["a.b"], limits(Some(0.05), Some(1.0), Some(0.01)));
+    let printed = config.effective_toml();
+    assert!(printed.contains("quality.missing = 0.05  # leeway.toml line 2"), "{printed}");
+    assert_eq!(from_file(&printed).unwrap().monitors[0].quality, quality);
+}
+
+#[test]
 fn features_and_times_may_stand_within_nested_fields() {
     let file = "[[monitor]]
 paths = { age = '/payload/age', 'a.b' = '/items/0/a~1b' }
@@ -635,6 +661,20 @@ fn what_a_check_cannot_ask_is_named() {
         (
             "feature_thresholds = { age = { possible_drift = 0.3 } }",
             "drift = 0.25 must not be below possible_drift = 0.3",
+        ),
+        ("quality = { missing = 0 }", "must be a number above 0 and at most 1"),
+        ("quality = { strange = 0.1 }", "strange"),
+        (
+            "feature_quality = { plan = { othre = 0.1 } }",
+            "must be a table of features, each with { missing = NUMBER, other = NUMBER, out_of_range = NUMBER }",
+        ),
+        (
+            "feature_quality = { plan = { other = 1.5 } }",
+            "(or some of them), each a number above 0 and at most 1",
+        ),
+        (
+            "features = ['x']\nfeature_quality = { plan = { other = 0.5 } }",
+            "\"plan\" has quality thresholds of its own",
         ),
         ("features = ['x']\nweights = { age = 2 }", "age"),
     ] {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::keys::{Item, Key, Kind};
-use super::rules::{FEATURE, POSITIVE};
+use super::rules::{FEATURE, POSITIVE, Rule, SHARE};
 
 /// Stands for a secret wherever something is printed.
 pub const MASK: &str = "***";
@@ -217,6 +217,10 @@ impl Key {
             Kind::ByFeature(Item::Thresholds) => {
                 "must be a table of features, each with { possible_drift = NUMBER, drift = NUMBER } (or one of them) above 0".to_owned()
             }
+            Kind::ByFeature(Item::Quality) => format!(
+                "must be a table of features, each with {{ missing = NUMBER, other = NUMBER, out_of_range = NUMBER }} (or some of them), each {}",
+                SHARE.allowed
+            ),
         }
     }
 }
@@ -227,14 +231,16 @@ impl Item {
         match (self, value) {
             (Self::Decimal(rule), Value::Decimal(number)) => (rule.accepts)(number),
             (Self::Text(rule), Value::Text(text)) => (rule.accepts)(text),
-            (Self::Thresholds, Value::Table(values)) => {
-                let names = ["possible_drift", "drift"];
-                let is_one = |(name, value): (&String, &Value)| {
-                    names.contains(&name.as_str()) && matches!(value, Value::Decimal(number) if (POSITIVE.accepts)(number))
-                };
-                !values.is_empty() && values.iter().all(is_one)
-            }
+            (Self::Thresholds, Value::Table(values)) => are_some_of(values, &["possible_drift", "drift"], POSITIVE),
+            (Self::Quality, Value::Table(values)) => are_some_of(values, &["missing", "other", "out_of_range"], SHARE),
             _ => false,
         }
     }
+}
+
+/// Whether they have these names, not one of them without a number that the rule accepts.
+fn are_some_of(values: &BTreeMap<String, Value>, names: &[&str], rule: Rule<f64>) -> bool {
+    let is_one =
+        |(name, value): (&String, &Value)| names.contains(&name.as_str()) && matches!(value, Value::Decimal(number) if (rule.accepts)(number));
+    !values.is_empty() && values.iter().all(is_one)
 }

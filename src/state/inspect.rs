@@ -8,7 +8,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use leeway_topology::codec;
-use leeway_topology::state::{GlobalTimeHead, GlobalWindowHead, KeyKind, KeyText, SegmentsHead, TimeWindowHead, WindowHead, progress_key};
+use leeway_topology::state::{
+    GlobalTimeHead, GlobalWindowHead, KeyKind, KeyText, SegmentsHead, TimeWindowHead, WindowHead, decode_head, progress_key,
+};
 
 use super::backend::{Backend as _, KEY_FORMAT, prefix, split};
 use super::directory::{self, DirectoryError, Owner};
@@ -179,11 +181,11 @@ impl TaskContents {
         } else if key == checkpoint_key() {
             self.checkpoint = Some(Checkpoint::from_bytes(value).map_err(corrupt)?);
         } else if key.first() == Some(&(KeyKind::Window as u8)) {
-            self.windows.push((text(key), Head::Count(codec::decode(value).map_err(corrupt)?)));
+            self.windows.push((text(key), Head::Count(decode_head(value).map_err(corrupt)?.0)));
         } else if key.first() == Some(&(KeyKind::TimeWindow as u8)) {
-            self.windows.push((text(key), Head::Time(codec::decode(value).map_err(corrupt)?)));
+            self.windows.push((text(key), Head::Time(decode_head(value).map_err(corrupt)?.0)));
         } else if key.first() == Some(&(KeyKind::GlobalWindow as u8)) {
-            self.windows.push((text(key), Head::Global(codec::decode(value).map_err(corrupt)?)));
+            self.windows.push((text(key), Head::Global(decode_head(value).map_err(corrupt)?.0)));
         } else if key.first() == Some(&(KeyKind::Segments as u8)) {
             self.segments.push((text(key), codec::decode(value).map_err(corrupt)?));
         } else if key.first() == Some(&(KeyKind::GlobalTimeWindow as u8)) {

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use leeway_topology::event::Event;
 use leeway_topology::ids::Offset;
 use tracing::{debug, error, info, warn};
 
@@ -344,7 +345,10 @@ impl<C: StreamClient> StreamThread<C> {
             }
         }
         for event in &epoch.checks {
-            self.context.metrics.checked(event);
+            match event {
+                Event::Drift(event) => self.context.metrics.checked(event),
+                Event::Quality(event) => self.context.metrics.quality_checked(event),
+            }
         }
         match written {
             Ok(()) => Ok(()),

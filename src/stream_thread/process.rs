@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
-use leeway_topology::event::DriftEvent;
+use leeway_topology::event::Event;
 use leeway_topology::processor::{Disposition, Monitor, Outputs};
 use leeway_topology::record::{InputRecord, Rejected};
 use leeway_topology::repartition::ShippedPane;
@@ -256,10 +256,10 @@ fn failure(task: TaskId, error: &StateError, lease: &TaskLease, context: &Thread
 
 /// Puts what a check gave into the open epoch.
 fn write(epoch: &mut OpenEpoch, sub_topology: &SubTopology, out: &mut Outputs) {
-    for event in out.events.drain(..) {
+    out.drain_events(&mut |event| {
         epoch.push(event_record(sub_topology, &event));
         epoch.checks.push(event);
-    }
+    });
     if let Role::Partitions { repartition: Some(sink) } = &sub_topology.role {
         out.panes.drain(..).for_each(|pane| epoch.push(pane_record(sink, &pane)));
     }
@@ -282,10 +282,10 @@ impl Running {
     }
 }
 
-/// A drift event as a record: keyed by feature, partitioned as Java's producer would.
-fn event_record(sub_topology: &SubTopology, event: &DriftEvent) -> OutRecord {
-    let sink = &sub_topology.events[&event.monitor];
-    let key = event.feature.as_bytes().to_vec();
+/// An event as a record: keyed by feature, partitioned as Java's producer would.
+fn event_record(sub_topology: &SubTopology, event: &Event) -> OutRecord {
+    let sink = &sub_topology.events[event.monitor()];
+    let key = event.feature().as_bytes().to_vec();
     OutRecord {
         topic: sink.topic.clone(),
         partition: partitioner::partition(&key, sink.partitions),

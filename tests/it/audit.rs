@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use leeway::audit::{Audit, AuditError, Kind, Of, Report};
 use leeway::broker::memory::MemoryBroker;
 use leeway::broker::{Broker, NewTopic, OutRecord, PlainProducer, TopicPartition};
 use leeway::task::Start;
-use leeway_topology::event::DriftEvent;
+use leeway_topology::event::{DriftEvent, Event, EventError};
 use leeway_topology::ids::Partition;
 
 use crate::world::{APPLICATION, World};
@@ -317,4 +318,91 @@ fn application_that_began_at_the_end_cannot_be_judged() {
     let world = worked();
     let error = audit_with(&world, &world.broker, Start::Latest).expect_err("not judged").to_string();
     assert!(error.contains("cannot be audited"), "{error}");
+}
+
+/// As [`worked`], with limits of quality: a tenth of the values lies beside the range of no reference value, and a value is missing now and then.
+fn worked_with_quality() -> World {
+    let mut world = World::new(2);
+    let mut monitor = (*world.monitor).clone();
+    monitor.quality.limits.missing = Some(0.05);
+    monitor.quality.limits.out_of_range = Some(0.05);
+    world.monitor = Arc::new(monitor);
+    let mut producer = world.broker.producer().expect("a producer");
+    let mut one = world.start("one");
+    for number in 0..RECORDS {
+        let value = match number % 20 {
+            3 => "{}".to_owned(),
+            4 | 5 => r#"{"x": -1}"#.to_owned(),
+            _ => format!(r#"{{"x": {}}}"#, number * 7919 % 1000),
+        };
+        let record = OutRecord {
+            topic: "in".into(),
+            partition: Partition((number % 2) as i32),
+            key: None,
+            value: Some(value.into_bytes()),
+            headers: Vec::new(),
+            timestamp: None,
+        };
+        producer.send(record).expect("sent");
+    }
+    world.drain(&mut [&mut one]);
+    // As SIGKILL: the other one begins with what was committed.
+    drop(one);
+    let mut two = world.start("two");
+    world.produce(0, RECORDS);
+    world.drain(&mut [&mut two]);
+    world.stop(two);
+    world
+}
+
+/// The place of the `number`th quality event.
+fn place_of_quality(events: &[OutRecord], number: usize) -> usize {
+    let value = |record: &OutRecord| record.value.clone().expect("a value");
+    let is_it = |(_, record): &(usize, &OutRecord)| matches!(Event::from_json(&value(record)), Ok(Event::Quality(_)));
+    events.iter().enumerate().filter(is_it).nth(number).expect("a quality event").0
+}
+
+#[test]
+fn quality_events_are_proven_beside_those_of_drift() {
+    let world = worked_with_quality();
+    let report = audit(&world, &world.broker);
+    // Of each of the 15, 15 and 30 checks the feature, the summary, and the quality of the feature.
+    assert_eq!((report.wrong, report.foreign, report.found), (0, 0, 3 * 60), "{report:?}");
+    assert_eq!(world.events().len(), 3 * 60, "ids are all different");
+
+    let missing = forged(&world, |events| drop(events.remove(place_of_quality(events, 7))));
+    let report = audit(&world, &missing);
+    let [difference] = &report.differences[..] else { panic!("{report:?}") };
+    assert_eq!((difference.sequence.kind, &difference.kind), ("quality", &Kind::Missing), "{difference}");
+    assert!(difference.to_string().contains("feature \"x\", quality event number "), "{difference}");
+    assert!(
+        difference.expected.as_deref().is_some_and(|id| id.contains("/quality:x/")),
+        "{difference}"
+    );
+
+    let changed = forged(&world, |events| {
+        let at = place_of_quality(events, 3);
+        let text = String::from_utf8(events[at].value.clone().expect("a value")).expect("UTF-8");
+        events[at].value = Some(text.replace("\"window_count\":", "\"window_count\":1").into_bytes());
+    });
+    let report = audit(&world, &changed);
+    let [difference] = &report.differences[..] else { panic!("{report:?}") };
+    assert!(
+        matches!(&difference.kind, Kind::Changed(fields) if fields.len() == 1 && fields[0].0 == "window_count"),
+        "{difference}"
+    );
+}
+
+#[test]
+fn readers_of_drift_events_pass_those_of_quality_over() {
+    let world = worked_with_quality();
+    let (mut drift, mut others) = (0, 0);
+    for record in records(&world.broker, "drift-events") {
+        match DriftEvent::from_json(record.value.as_deref().expect("a value")) {
+            Ok(_) => drift += 1,
+            Err(EventError::UnknownKind { kind }) if kind == "quality" => others += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert_eq!((drift, others), (2 * 60, 60));
 }

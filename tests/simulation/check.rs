@@ -8,7 +8,7 @@ use std::time::Duration;
 use leeway::broker::Broker;
 use leeway::state::store::TaskRange;
 use leeway::task::progress::{Progress, checkpoint_key};
-use leeway_topology::event::{ClosedBy, DriftEvent};
+use leeway_topology::event::{ClosedBy, DriftEvent, Event};
 use leeway_topology::ids::{Offset, Partition, Timestamp};
 use leeway_topology::processor::Disposition;
 use leeway_topology::record::InputRecord;
@@ -72,10 +72,12 @@ impl Log {
                 let output = driver.close_idle(partition).map_err(|error| error.to_string())?;
                 whole.events.extend(output.events);
                 whole.panes.extend(output.panes);
+                whole.quality.extend(output.quality);
             }
             let output = driver.pipe(partition, record).map_err(|error| error.to_string())?;
             whole.dispositions.extend(output.dispositions);
             whole.events.extend(output.events);
+            whole.quality.extend(output.quality);
             whole.panes.extend(output.panes);
             Ok(())
         };
@@ -167,12 +169,16 @@ pub(crate) fn panes(world: &World, inputs: &[Log]) -> Result<Vec<Log>, String> {
     Ok(logs)
 }
 
-/// Events whose order is a function of the input: those of one feature in a partition, or of the whole topic in a segment.
-type Series = (Option<Partition>, Option<Arc<str>>, String);
+/// Events whose order is a function of the input: those of one kind and feature in a partition, or of the whole topic in a segment.
+type Series = (Option<Partition>, Option<Arc<str>>, String, &'static str);
 
-fn series(event: &DriftEvent) -> Series {
-    let segment = event.segment.clone().filter(|_| event.partition.is_none());
-    (event.partition, segment, event.feature.to_string())
+fn series(event: &Event) -> Series {
+    let (partition, segment, kind) = match event {
+        Event::Drift(event) => (event.partition, &event.segment, "drift"),
+        Event::Quality(event) => (event.partition, &event.segment, "quality"),
+    };
+    let segment = segment.clone().filter(|_| partition.is_none());
+    (partition, segment, event.feature().to_string(), kind)
 }
 
 /// The topic holds, per partition (or for the whole topic) and feature, exactly the bytes that the dataflow gives without a broker, in their order.
@@ -181,7 +187,8 @@ pub(crate) fn events(world: &World, inputs: &[Log], panes: &[Log]) -> Result<(),
     for (mut driver, logs) in [(driver(world), inputs), (global_driver(world), panes)] {
         for (partition, log) in (0..).map(Partition).zip(logs) {
             let output = log.pipe(&mut driver, partition, log.end, true)?;
-            for event in output.events {
+            let quality = output.quality.into_iter().map(Event::Quality);
+            for event in output.events.into_iter().map(Event::Drift).chain(quality) {
                 expected.entry(series(&event)).or_default().push(event.to_json());
             }
         }
@@ -189,7 +196,7 @@ pub(crate) fn events(world: &World, inputs: &[Log], panes: &[Log]) -> Result<(),
     let mut found: BTreeMap<Series, Vec<Vec<u8>>> = BTreeMap::new();
     let read = world.broker.read_topic("drift-events", Duration::ZERO, &mut |_, record| {
         let value = record.value.unwrap_or_default();
-        let event = DriftEvent::from_json(value).expect("an event");
+        let event = Event::from_json(value).expect("an event");
         found.entry(series(&event)).or_default().push(value.to_vec());
         ControlFlow::Continue(())
     });
@@ -220,8 +227,8 @@ pub(crate) fn events(world: &World, inputs: &[Log], panes: &[Log]) -> Result<(),
 /// When partitions were idle, as the events tell that say so.
 pub(crate) fn tell_idle(world: &World, inputs: &mut [Log]) {
     let read = world.broker.read_topic("drift-events", Duration::ZERO, &mut |_, record| {
-        let event = DriftEvent::from_json(record.value.unwrap_or_default()).expect("an event");
-        if event.closed_by == Some(ClosedBy::Idle)
+        if let Ok(event) = DriftEvent::from_json(record.value.unwrap_or_default())
+            && event.closed_by == Some(ClosedBy::Idle)
             && let Some(partition) = event.partition
         {
             inputs[partition.0 as usize].idle.insert(event.record_count.0);

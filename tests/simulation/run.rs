@@ -142,6 +142,14 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         monitor.segment_expiry_ms = (random.random_range(0..2) == 0).then(|| random.random_range(300_000..600_000));
         world.monitor = Arc::new(monitor);
     }
+    // Not drawn, so that every seed stays the run that it was.
+    if seed.is_multiple_of(3) {
+        coverage.count("limits of quality");
+        let mut monitor = (*world.monitor).clone();
+        monitor.quality.limits.missing = Some(0.05);
+        monitor.quality.limits.out_of_range = Some(0.1);
+        world.monitor = Arc::new(monitor);
+    }
     let is_global = world.monitor.scopes.global;
     let mut tasks: Vec<_> = (0..partitions as usize).map(disk::windows_task).collect();
     if is_global {

@@ -1,11 +1,16 @@
 //! Bytes of state values: a format version, then bincode. The only place that names bincode.
 //!
 //! A value is `[version: u8][bincode standard configuration]`. Bytes of every released version stay in `tests/fixtures`.
+//!
+//! What a value has only sometimes stands behind it, under a version of its own: without it the bytes are what they always were.
 
 use bincode::{Decode, Encode};
 
 /// Version of the values that this build writes.
 pub const FORMAT_VERSION: u8 = 1;
+
+/// Version of a value that another one follows.
+pub const EXTENDED_VERSION: u8 = 2;
 
 /// Bytes that are no value of this format.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -14,7 +19,7 @@ pub enum CorruptValue {
     #[error("the value is empty")]
     Empty,
     /// Written by a newer build.
-    #[error("format version {found}, this build reads up to {FORMAT_VERSION}: use the build that wrote it, or a newer one")]
+    #[error("format version {found}, this build does not read it here: use the build that wrote it, or a newer one")]
     Version {
         /// The version found.
         found: u8,
@@ -34,9 +39,22 @@ fn configuration() -> impl bincode::config::Config {
 /// # Panics
 /// Never for the types of this crate: they encode into memory without a length limit of their own.
 #[must_use]
-#[expect(clippy::expect_used, reason = "encoding derived types into a Vec has no failing path")]
 pub fn encode(value: &impl Encode) -> Vec<u8> {
-    let mut bytes = vec![FORMAT_VERSION];
+    versioned(FORMAT_VERSION, value)
+}
+
+/// Encodes a value, and behind it another one, if there is one.
+#[must_use]
+pub fn encode_extended(value: &impl Encode, extension: Option<&impl Encode>) -> Vec<u8> {
+    match extension {
+        None => encode(value),
+        Some(extension) => versioned(EXTENDED_VERSION, &(value, extension)),
+    }
+}
+
+#[expect(clippy::expect_used, reason = "encoding derived types into a Vec has no failing path")]
+fn versioned(version: u8, value: &impl Encode) -> Vec<u8> {
+    let mut bytes = vec![version];
     let size = bincode::encode_into_std_write(value, &mut bytes, bincode::config::standard()).expect("encoding into memory cannot fail");
     debug_assert_eq!(size + 1, bytes.len());
     bytes
@@ -51,6 +69,21 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CorruptValue> {
     if version != FORMAT_VERSION {
         return Err(CorruptValue::Version { found: version });
     }
+    whole(rest)
+}
+
+/// Decodes what [`encode_extended`] wrote.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_extended<T: Decode<()>, E: Decode<()>>(bytes: &[u8]) -> Result<(T, Option<E>), CorruptValue> {
+    match bytes.split_first() {
+        Some((&EXTENDED_VERSION, rest)) => whole(rest).map(|(value, extension)| (value, Some(extension))),
+        _ => decode(bytes).map(|value| (value, None)),
+    }
+}
+
+fn whole<T: Decode<()>>(rest: &[u8]) -> Result<T, CorruptValue> {
     let (value, read) = bincode::decode_from_slice(rest, configuration()).map_err(|e| CorruptValue::Malformed(e.to_string()))?;
     if read != rest.len() {
         return Err(CorruptValue::Malformed(format!("{} bytes follow the value", rest.len() - read)));
@@ -135,5 +168,20 @@ mod tests {
             Err(CorruptValue::Malformed("1 bytes follow the value".to_owned()))
         );
         assert_eq!(decode::<u64>(&encode(&7_u64)), Ok(7));
+    }
+
+    #[test]
+    fn value_without_an_extension_has_the_bytes_that_it_always_had() {
+        assert_eq!(encode_extended(&7_u64, None::<&u8>), encode(&7_u64));
+        assert_eq!(decode_extended::<u64, u8>(&encode(&7_u64)), Ok((7, None)));
+        let extended = encode_extended(&7_u64, Some(&"x".to_owned()));
+        assert_eq!(extended, [EXTENDED_VERSION, 7, 1, b'x']);
+        assert_eq!(decode_extended(&extended), Ok((7_u64, Some("x".to_owned()))));
+        assert_eq!(decode::<u64>(&extended), Err(CorruptValue::Version { found: EXTENDED_VERSION }));
+        assert!(matches!(decode_extended::<u64, String>(&extended[..3]), Err(CorruptValue::Malformed(_))));
+        assert_eq!(
+            decode_extended::<u64, u8>(&[EXTENDED_VERSION + 1, 7]),
+            Err(CorruptValue::Version { found: EXTENDED_VERSION + 1 })
+        );
     }
 }

@@ -19,13 +19,14 @@ mod tests;
 use std::collections::BTreeMap;
 
 use self::places::{Place, RECORD, Taker};
-use crate::binning::{Bins, write_category_of_number};
+use crate::binning::{Bins, decimal, write_category_of_number};
 use crate::event_time;
 use crate::field::{Field, Pointer};
 use crate::ids::Timestamp;
 use crate::json::{RawText, Scalar, Visitor, scan};
+use crate::quality::beginning;
 use crate::record::{Missing, Observation, Rejected};
-use crate::reference::Reference;
+use crate::reference::{FeatureReference, Reference};
 
 /// Decodes values to observations, times and texts. Bounded by what it is to take.
 pub struct Decoder {
@@ -38,8 +39,19 @@ pub struct Decoder {
     /// What the last record said; `None`: nothing that is a time.
     times: Vec<Option<Timestamp>>,
     texts: Vec<Text>,
+    watched: Vec<WatchedValue>,
     /// Records so far.
     records: u64,
+}
+
+/// The last record's value of a feature, if it was in `other`.
+#[derive(Default)]
+pub struct WatchedValue {
+    /// The feature's index in the row.
+    feature: usize,
+    /// The bin `other` of that feature.
+    other: u32,
+    text: Text,
 }
 
 /// A text of the last record, in a buffer that stays.
@@ -67,23 +79,51 @@ impl Decoder {
             absent: Vec::new(),
             times: Vec::new(),
             texts: Vec::new(),
+            watched: Vec::new(),
             records: 0,
         }
     }
 
     /// The same, with rows that go on with the features of this reference, each from its path, or the top-level field of its name if it has none.
     #[must_use]
-    pub fn with_features(mut self, reference: &Reference, paths: &BTreeMap<String, Pointer>) -> Self {
-        for feature in reference.features() {
-            let taker = Taker::Feature(self.absent.len());
-            self.absent.push(feature.bins().missing(Missing::Absent));
+    pub fn with_features(self, reference: &Reference, paths: &BTreeMap<String, Pointer>) -> Self {
+        self.with_watched_features(reference, paths, [])
+    }
+
+    /// As [`Self::with_features`], and keeps the values in `other` of some of them: `watched` are their indices in the reference, ascending.
+    #[must_use]
+    pub fn with_watched_features(
+        mut self,
+        reference: &Reference,
+        paths: &BTreeMap<String, Pointer>,
+        watched: impl IntoIterator<Item = usize>,
+    ) -> Self {
+        let mut watched = watched.into_iter().peekable();
+        for (index, feature) in reference.features().iter().enumerate() {
+            let at = self.absent.len();
+            let missing = feature.bins().missing(Missing::Absent);
+            self.absent.push(missing);
             self.bins.push(feature.bins().clone());
-            match paths.get(&**feature.name()) {
-                Some(path) => self.take(path.tokens(), taker),
-                None => self.take([feature.name().to_string()], taker),
+            self.take_feature(feature, paths, Taker::Feature(at));
+            if watched.next_if_eq(&index).is_some() {
+                let taker = Taker::Watched(self.watched.len());
+                self.watched.push(WatchedValue {
+                    feature: at,
+                    // What stands before missing.
+                    other: missing.bin.saturating_sub(1),
+                    text: Text::default(),
+                });
+                self.take_feature(feature, paths, taker);
             }
         }
         self
+    }
+
+    fn take_feature(&mut self, feature: &FeatureReference, paths: &BTreeMap<String, Pointer>, taker: Taker) {
+        match paths.get(&**feature.name()) {
+            Some(path) => self.take(path.tokens(), taker),
+            None => self.take([feature.name().to_string()], taker),
+        }
     }
 
     /// The same, and reads times of these fields.
@@ -124,6 +164,12 @@ impl Decoder {
         self.texts.iter().map(|text| text.is_there.then_some(&*text.text))
     }
 
+    /// What the last record has in `other`, of the watched features of all references, in their order.
+    #[must_use]
+    pub fn watched_values(&self) -> &[WatchedValue] {
+        &self.watched
+    }
+
     /// Decodes one value. On success `row` holds one observation per feature.
     ///
     /// # Errors
@@ -133,6 +179,7 @@ impl Decoder {
         row.extend_from_slice(&self.absent);
         self.times.fill(None);
         self.texts.iter_mut().for_each(|text| text.is_there = false);
+        self.watched.iter_mut().for_each(|value| value.text.is_there = false);
         self.records += 1;
         let mut visit = Visit {
             places: &mut self.places,
@@ -143,6 +190,7 @@ impl Decoder {
                 row,
                 times: &mut self.times,
                 texts: &mut self.texts,
+                watched: &mut self.watched,
             },
         };
         scan(value, RECORD, &mut visit)
@@ -234,12 +282,12 @@ impl<'a, T: Taken<'a>> Visitor<'a> for Visit<'_, T> {
 /// Values as they stand there, by path.
 impl<'a> Taken<'a> for Vec<Option<Scalar<'a>>> {
     fn take(&mut self, taker: Taker, scalar: Scalar<'a>) {
-        let (Taker::Feature(at) | Taker::Time(at) | Taker::Text(at)) = taker;
+        let (Taker::Feature(at) | Taker::Time(at) | Taker::Text(at) | Taker::Watched(at)) = taker;
         self[at] = Some(scalar);
     }
 
     fn forget(&mut self, taker: Taker) {
-        let (Taker::Feature(at) | Taker::Time(at) | Taker::Text(at)) = taker;
+        let (Taker::Feature(at) | Taker::Time(at) | Taker::Text(at) | Taker::Watched(at)) = taker;
         self[at] = None;
     }
 }
@@ -251,6 +299,7 @@ struct Row<'d> {
     row: &'d mut [Observation],
     times: &'d mut [Option<Timestamp>],
     texts: &'d mut [Text],
+    watched: &'d mut [WatchedValue],
 }
 
 impl<'a> Taken<'a> for Row<'_> {
@@ -259,6 +308,11 @@ impl<'a> Taken<'a> for Row<'_> {
             Taker::Feature(at) => self.row[at] = observe(&self.bins[at], scalar),
             Taker::Time(at) => self.times[at] = event_time::read(&scalar),
             Taker::Text(at) => self.texts[at].take(scalar),
+            Taker::Watched(at) => {
+                let value = &mut self.watched[at];
+                let is_other = self.row[value.feature].bin == value.other;
+                value.text.is_there = is_other && value.text.take_beginning(scalar);
+            }
         }
     }
 
@@ -267,6 +321,7 @@ impl<'a> Taken<'a> for Row<'_> {
             Taker::Feature(at) => self.row[at] = self.absent[at],
             Taker::Time(at) => self.times[at] = None,
             Taker::Text(at) => self.texts[at].is_there = false,
+            Taker::Watched(at) => self.watched[at].text.is_there = false,
         }
     }
 }
@@ -286,6 +341,34 @@ impl Text {
             Scalar::Number(text) => text.parse().is_ok_and(|number| write_category_of_number(number, &mut self.text)),
             Scalar::Null | Scalar::Nested => false,
         };
+    }
+
+    /// Takes as much as an example may have of a value that a feature takes: also numbers that are no category, as decimals. Says whether it is one.
+    fn take_beginning(&mut self, scalar: Scalar<'_>) -> bool {
+        match scalar {
+            Scalar::Text(text) => {
+                self.text.clear();
+                self.text.push_str(beginning(&text.content()));
+            }
+            Scalar::Number(text) => {
+                self.text.clear();
+                let number = text.parse().unwrap_or(f64::NAN);
+                if !write_category_of_number(number, &mut self.text) {
+                    self.text.push_str(&decimal(number));
+                }
+            }
+            Scalar::Bool(_) => self.take(scalar),
+            Scalar::Null | Scalar::Nested => return false,
+        }
+        true
+    }
+}
+
+impl WatchedValue {
+    /// The value, no longer than an example may be; `None`: it was missing, or has a bin of its own.
+    #[must_use]
+    pub fn get(&self) -> Option<&str> {
+        self.text.is_there.then_some(&*self.text.text)
     }
 }
 

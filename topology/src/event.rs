@@ -14,6 +14,10 @@ use serde::{Deserialize, Serialize};
 use crate::drift::Status;
 use crate::ids::{Offset, Partition, RecordNumber, Timestamp};
 
+mod quality;
+
+pub use quality::{QUALITY_KIND, QualityEvent};
+
 /// Version of the fields and their meanings.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -135,6 +139,65 @@ pub struct DriftEvent {
     pub chi2_p_value: Option<f64>,
 }
 
+/// An event of any kind that this build writes.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Of drift.
+    Drift(DriftEvent),
+    /// Of the quality of data.
+    Quality(QualityEvent),
+}
+
+impl Event {
+    /// The value of its Kafka record.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        match self {
+            Self::Drift(event) => event.to_json(),
+            Self::Quality(event) => event.to_json(),
+        }
+    }
+
+    /// Reads an event of any kind.
+    ///
+    /// # Errors
+    /// As [`DriftEvent::from_json`].
+    pub fn from_json(value: &[u8]) -> Result<Self, EventError> {
+        match DriftEvent::from_json(value) {
+            Ok(event) => Ok(Self::Drift(event)),
+            Err(EventError::UnknownKind { kind }) if kind == QUALITY_KIND => Ok(Self::Quality(QualityEvent::from_json(value)?)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The monitor's name.
+    #[must_use]
+    pub fn monitor(&self) -> &Arc<str> {
+        match self {
+            Self::Drift(event) => &event.monitor,
+            Self::Quality(event) => &event.monitor,
+        }
+    }
+
+    /// Whose records.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        match self {
+            Self::Drift(event) => event.scope,
+            Self::Quality(event) => event.scope,
+        }
+    }
+
+    /// The feature's name: the key of its Kafka record.
+    #[must_use]
+    pub fn feature(&self) -> &Arc<str> {
+        match self {
+            Self::Drift(event) => &event.feature,
+            Self::Quality(event) => &event.feature,
+        }
+    }
+}
+
 /// Why bytes are no drift event of this version.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
@@ -145,7 +208,7 @@ pub enum EventError {
         kind: String,
     },
     /// Not an event: report it.
-    #[error("not a drift event: {0}")]
+    #[error("not an event: {0}")]
     Malformed(#[from] serde_json::Error),
 }
 
@@ -177,17 +240,22 @@ impl DriftEvent {
     /// # Errors
     /// [`EventError::UnknownKind`] for events of other kinds, whatever their fields; [`EventError::Malformed`] for all else.
     pub fn from_json(value: &[u8]) -> Result<Self, EventError> {
-        #[derive(Deserialize)]
-        struct Kind<'a> {
-            #[serde(borrow)]
-            kind: Cow<'a, str>,
-        }
-        let Kind { kind } = serde_json::from_slice(value)?;
-        if kind == KIND {
-            Ok(serde_json::from_slice(value)?)
-        } else {
-            Err(EventError::UnknownKind { kind: kind.into_owned() })
-        }
+        of_kind(KIND, value)
+    }
+}
+
+/// Reads an event of one kind.
+fn of_kind<'de, T: Deserialize<'de>>(known: &str, value: &'de [u8]) -> Result<T, EventError> {
+    #[derive(Deserialize)]
+    struct Kind<'a> {
+        #[serde(borrow)]
+        kind: Cow<'a, str>,
+    }
+    let Kind { kind } = serde_json::from_slice(value)?;
+    if kind == known {
+        Ok(serde_json::from_slice(value)?)
+    } else {
+        Err(EventError::UnknownKind { kind: kind.into_owned() })
     }
 }
 
@@ -221,9 +289,21 @@ impl EventId {
     /// The id of one event. `window_end` is the last record's offset, or what else identifies the window's end.
     #[must_use]
     pub fn of(&self, feature: &str, window_end: i64, reference_version: &str) -> String {
+        self.with("", feature, window_end, reference_version)
+    }
+
+    /// The id of a quality event: as [`Self::of`], but its feature's part begins with `quality:`. Since the colon of a feature's name is encoded, no
+    /// drift event has it.
+    #[must_use]
+    pub fn of_quality(&self, feature: &str, window_end: i64, reference_version: &str) -> String {
+        self.with("quality:", feature, window_end, reference_version)
+    }
+
+    fn with(&self, kind: &str, feature: &str, window_end: i64, reference_version: &str) -> String {
         // A 64-bit number and two slashes are 22 bytes; encoding may grow the rest, rarely.
-        let mut id = String::with_capacity(self.prefix.len() + feature.len() + reference_version.len() + 22);
+        let mut id = String::with_capacity(self.prefix.len() + kind.len() + feature.len() + reference_version.len() + 22);
         id.push_str(&self.prefix);
+        id.push_str(kind);
         percent_encode(feature, &mut id);
         id.push('/');
         percent_encode(&window_end.to_string(), &mut id);

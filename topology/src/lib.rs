@@ -23,6 +23,7 @@ pub mod json;
 pub mod metric;
 pub mod processor;
 pub mod psi;
+pub mod quality;
 pub mod record;
 pub mod reference;
 pub mod repartition;

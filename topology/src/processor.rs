@@ -13,6 +13,7 @@ mod monitor;
 mod monitor_windows;
 mod monitored_window;
 mod place;
+mod quality_tally;
 mod references;
 mod segments;
 
@@ -26,7 +27,7 @@ pub use segments::{CacheBudget, REST};
 use std::sync::Arc;
 
 use self::place::Place;
-use crate::event::{DriftEvent, Scope};
+use crate::event::{DriftEvent, Event, QualityEvent, Scope};
 use crate::ids::{Partition, RecordNumber, Timestamp};
 use crate::record::{InputRecord, Missing, Rejected};
 use crate::reference::ReferenceError;
@@ -101,8 +102,36 @@ impl Disposition {
 pub struct Outputs {
     /// Drift events, in their order.
     pub events: Vec<DriftEvent>,
+    /// Quality events, in their order.
+    pub quality: Vec<QualityEvent>,
     /// Panes for the windows of the whole topic, in their order.
     pub panes: Vec<ShippedPane>,
+}
+
+impl Outputs {
+    /// How many events there are, of all kinds.
+    #[must_use]
+    pub fn event_count(&self) -> usize {
+        self.events.len() + self.quality.len()
+    }
+
+    /// Takes out the events of all kinds, in the order in which they are written: of each check those of drift, then those of quality. So it does not
+    /// matter how many checks were made at a time.
+    pub fn drain_events(&mut self, visit: &mut dyn FnMut(Event)) {
+        let mut quality = self.quality.drain(..).peekable();
+        for event in self.events.drain(..) {
+            let of_check: Vec<_> = if event.is_summary() {
+                std::iter::from_fn(|| quality.next_if(|quality| quality.is_of(&event))).collect()
+            } else {
+                Vec::new()
+            };
+            visit(Event::Drift(event));
+            of_check.into_iter().for_each(|quality| visit(Event::Quality(quality)));
+        }
+        // Each is of a check that has a summary.
+        debug_assert!(quality.peek().is_none(), "a quality event of no check");
+        quality.for_each(|quality| visit(Event::Quality(quality)));
+    }
 }
 
 /// A sub-topology's processor for one partition.

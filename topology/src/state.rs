@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use bincode::{Decode, Encode};
 
-use crate::codec::{CorruptValue, decode, put_component, take_component};
+use crate::codec::{CorruptValue, decode, decode_extended, put_component, take_component};
 use crate::drift::Status;
 use crate::histogram::Total;
 use crate::ids::{RecordNumber, Timestamp};
+use crate::quality::{Example, QualityStatus};
 use crate::repartition::WindowProgress;
 
 /// A key within a task's range.
@@ -270,6 +271,8 @@ pub struct GlobalTimeMeasure {
     pub features: Vec<FeatureHead>,
     /// The summary's status at the last check.
     pub summary: Option<Status>,
+    /// What quality checks keep; `None`: the monitor has no limits of quality.
+    pub quality: Option<QualityHead>,
 }
 
 /// An open window of scope `global`, under [`open_window_key`].
@@ -309,16 +312,54 @@ pub struct FeatureHead {
     pub status: Option<Status>,
 }
 
+/// What quality checks keep of a window. It stands behind its head, under the same key, while the monitor has a limit: so neither is there without the
+/// other, and the head of a monitor without limits is what it always was. See [`crate::codec::encode_extended`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct QualityHead {
+    /// The features that have a limit, in the reference's order.
+    pub features: Vec<FeatureQualityHead>,
+}
+
+/// What quality checks keep of one feature.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct FeatureQualityHead {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Its status at the last check of this window.
+    pub status: Option<QualityStatus>,
+    /// The most frequent of its values in `other` since that check, the most frequent first.
+    pub examples: Vec<Example>,
+}
+
 /// Reads and decodes the value of a key.
 ///
 /// # Errors
 /// When the store fails, or the bytes are not what [`crate::codec::encode`] wrote.
 pub fn read<T: Decode<()>>(store: &dyn ReadStore, key: &[u8]) -> Result<Option<T>, StateError> {
-    let corrupt = |cause| StateError::Corrupt {
+    store.get(key)?.map(|bytes| decode(&bytes).map_err(corrupt(key))).transpose()
+}
+
+/// As [`read`], of a window's head and what quality checks keep.
+///
+/// # Errors
+/// As there.
+pub fn read_head<T: Decode<()>>(store: &dyn ReadStore, key: &[u8]) -> Result<Option<(T, Option<QualityHead>)>, StateError> {
+    store.get(key)?.map(|bytes| decode_head(&bytes).map_err(corrupt(key))).transpose()
+}
+
+/// Decodes a window's head and what quality checks keep.
+///
+/// # Errors
+/// When the bytes are not what [`crate::codec::encode_extended`] wrote.
+pub fn decode_head<T: Decode<()>>(value: &[u8]) -> Result<(T, Option<QualityHead>), CorruptValue> {
+    decode_extended(value)
+}
+
+fn corrupt(key: &[u8]) -> impl FnOnce(CorruptValue) -> StateError + '_ {
+    |cause| StateError::Corrupt {
         key: KeyText(key).to_string(),
         cause,
-    };
-    store.get(key)?.map(|bytes| decode(&bytes).map_err(corrupt)).transpose()
+    }
 }
 
 /// A key in words on one line, for errors and for printing a store: `pane of monitor default, slot 3`.

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::event::DriftEvent;
+use crate::event::{DriftEvent, QualityEvent};
 use crate::ids::{Offset, Partition, Timestamp};
 use crate::processor::{CacheBudget, Disposition, DriftProcessor, GlobalProcessor, Monitor, Outputs, Processor, PublishedReferences, TaskContext};
 use crate::record::InputRecord;
@@ -59,6 +59,8 @@ pub struct Output {
     pub dispositions: Vec<Disposition>,
     /// In the order in which they were written.
     pub events: Vec<DriftEvent>,
+    /// In the order in which they were written.
+    pub quality: Vec<QualityEvent>,
     /// For the windows of the whole topic, in the order in which they were written.
     pub panes: Vec<ShippedPane>,
 }
@@ -148,6 +150,7 @@ impl TestDriver {
         Ok(Output {
             dispositions,
             events: out.events,
+            quality: out.quality,
             panes: out.panes,
         })
     }
@@ -209,6 +212,7 @@ impl TestDriver {
         Ok(Output {
             dispositions: Vec::new(),
             events: out.events,
+            quality: out.quality,
             panes: out.panes,
         })
     }

@@ -10,9 +10,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use leeway_topology::drift::Status;
-use leeway_topology::event::{DriftEvent, SUMMARY, Scope};
+use leeway_topology::event::{DriftEvent, QualityEvent, SUMMARY, Scope};
 use leeway_topology::ids::Partition;
 use leeway_topology::processor::Irregular;
+use leeway_topology::quality::{QualityStatus, Violation};
 use leeway_topology::record::Missing;
 use prometheus::core::Collector;
 use prometheus::{Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
@@ -39,6 +40,8 @@ pub struct Metrics {
     lag: Gauges,
     psi: Gauges,
     checks: Counters,
+    quality: Gauges,
+    quality_events: Counters,
     check_duration: Histogram,
     dead_letters: Counters,
     missing: Counters,
@@ -119,6 +122,16 @@ impl Metrics {
             checks: register.counters(
                 "drift_detection_events_total",
                 "Committed checks by the status of their summary.",
+                &["monitor", "scope", "status"],
+            )?,
+            quality: register.gauges(
+                "leeway_quality_share",
+                "Share of faulty values at the last committed check, where it has a threshold: missing, other, out_of_range.",
+                &["monitor", "scope", "partition", "segment", "feature", "kind"],
+            )?,
+            quality_events: register.counters(
+                "leeway_quality_events_total",
+                "Committed quality events, one for each feature of a check, by status.",
                 &["monitor", "scope", "status"],
             )?,
             // A check of one feature takes a microsecond, one of a hundred features a hundred.
@@ -221,6 +234,13 @@ impl Metrics {
         self.owners().monitors.entry(topic.clone()).or_default().push(owned);
     }
 
+    /// Makes a monitor's limits of quality known: its counters stand at 0 from the start.
+    pub fn add_quality(&self, scope: Scope, monitor: &str) {
+        for status in [QualityStatus::Ok, QualityStatus::Violated] {
+            self.quality_events.counter(&[monitor, scope.as_str(), status.as_str()]);
+        }
+    }
+
     /// The metrics of one task; dropping them removes the series that speak of the present.
     #[must_use]
     pub fn task(self: &Arc<Self>, topic: &Arc<str>, partition: Partition) -> TaskMetrics {
@@ -237,6 +257,25 @@ impl Metrics {
         if &*event.feature == SUMMARY {
             self.checks.counter(&[&event.monitor, event.scope.as_str(), event.status.as_str()]).inc();
         }
+    }
+
+    /// A committed quality check of one feature.
+    pub fn quality_checked(&self, event: &QualityEvent) {
+        let (monitor, scope) = (&*event.monitor, event.scope.as_str());
+        let partition = event.partition.map(|partition| partition.to_string()).unwrap_or_default();
+        let segment = event.segment.as_deref().unwrap_or_default();
+        let shares = [
+            (Violation::Missing, Some(event.missing_share), event.missing_threshold),
+            (Violation::Other, event.other_share, event.other_threshold),
+            (Violation::OutOfRange, event.out_of_range_share, event.out_of_range_threshold),
+        ];
+        for (kind, share, threshold) in shares {
+            if let (Some(share), Some(_)) = (share, threshold) {
+                let labels = [monitor, scope, &partition, segment, &event.feature, kind.as_str()];
+                self.quality.set(&labels, share);
+            }
+        }
+        self.quality_events.counter(&[monitor, scope, event.status.as_str()]).inc();
     }
 
     /// How long a check of all its features took.
@@ -377,10 +416,12 @@ impl Metrics {
         self.lag.remove_where(of_partition);
         self.restore_remaining.remove_where(of_partition);
         // A window of the whole topic has no partition in its series: where another task of this process has it, its next check shows it again.
-        self.psi.remove_where(|labels| {
+        let of_checks = |labels: &[String]| {
             let is_of = |scope: &Scope| labels[1] == scope.as_str() && (*scope == Scope::Global || labels[2] == number);
             monitors.iter().any(|(scope, monitor)| **monitor == *labels[0] && is_of(scope))
-        });
+        };
+        self.psi.remove_where(of_checks);
+        self.quality.remove_where(of_checks);
     }
 }
 

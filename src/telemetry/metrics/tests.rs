@@ -1,5 +1,5 @@
 use super::*;
-use leeway_topology::event::{ClosedBy, KIND, SCHEMA_VERSION};
+use leeway_topology::event::{ClosedBy, KIND, QUALITY_KIND, SCHEMA_VERSION};
 use leeway_topology::ids::{Offset, RecordNumber, Timestamp};
 
 fn event(partition: i32, feature: &str, psi: f64, status: Status) -> DriftEvent {
@@ -38,6 +38,37 @@ fn event(partition: i32, feature: &str, psi: f64, status: Status) -> DriftEvent 
         ks: None,
         wasserstein: None,
         chi2_p_value: None,
+    }
+}
+
+fn quality(partition: i32, status: QualityStatus) -> QualityEvent {
+    QualityEvent {
+        schema_version: SCHEMA_VERSION,
+        event_id: String::new(),
+        kind: QUALITY_KIND.into(),
+        monitor: "default".into(),
+        scope: Scope::Partition,
+        partition: Some(Partition(partition)),
+        segment: None,
+        feature: "plan".into(),
+        status,
+        previous_status: None,
+        record_count: RecordNumber(100),
+        window_count: 100,
+        missing_share: 0.5,
+        missing_threshold: None,
+        other_share: Some(0.25),
+        other_threshold: Some(0.1),
+        out_of_range_share: None,
+        out_of_range_threshold: None,
+        violations: vec![Violation::Other],
+        examples: Some(Vec::new()),
+        window_start_offset: None,
+        window_end_offset: None,
+        window_start_ms: Timestamp(0),
+        window_end_ms: Timestamp(0),
+        reference_version: "v".into(),
+        closed_by: None,
     }
 }
 
@@ -215,6 +246,27 @@ fn lag_and_psi_of_a_partition_go_with_its_task() {
     assert_eq!(lines(&text, "kafka_consumer_lag"), ["kafka_consumer_lag{partition=\"1\",topic=\"t\"} 0"]);
     assert_eq!(lines(&text, "real_time_psi_score").len(), 1, "{text}");
     assert_eq!(lines(&text, "kafka_messages_consumed_total").len(), 2, "counters stay: {text}");
+}
+
+#[test]
+fn shares_with_a_threshold_are_shown_and_go_with_their_task_while_events_stay_counted() {
+    let metrics = metrics(100);
+    let topic: Arc<str> = "t".into();
+    metrics.add_monitor(&topic, Scope::Partition, &"default".into());
+    metrics.add_quality(Scope::Partition, "default");
+    let task = metrics.task(&topic, Partition(0));
+    metrics.quality_checked(&quality(0, QualityStatus::Violated));
+    metrics.quality_checked(&quality(1, QualityStatus::Violated));
+    drop(task);
+    let text = metrics.render().unwrap();
+    assert_eq!(
+        lines(&text, "leeway_quality"),
+        [
+            "leeway_quality_events_total{monitor=\"default\",scope=\"partition\",status=\"ok\"} 0",
+            "leeway_quality_events_total{monitor=\"default\",scope=\"partition\",status=\"violated\"} 2",
+            "leeway_quality_share{feature=\"plan\",kind=\"other\",monitor=\"default\",partition=\"1\",scope=\"partition\",segment=\"\"} 0.25",
+        ]
+    );
 }
 
 #[test]

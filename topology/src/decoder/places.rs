@@ -17,6 +17,8 @@ pub(super) enum Taker {
     Time(usize),
     /// The text at this index.
     Text(usize),
+    /// The watched value at this index. It comes after its feature.
+    Watched(usize),
 }
 
 /// A place, and what is wanted of it and below it. An object or an array may stand there: what is within is found by name, or by index.

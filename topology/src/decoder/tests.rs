@@ -1,5 +1,6 @@
 use proptest::prelude::*;
-use serde_json::Value;
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
 
 use super::*;
 use crate::binning::{Binning, category_of_number};
@@ -43,6 +44,100 @@ fn texts(wanted: &[&str], record: &str) -> Vec<Option<String>> {
 
 fn text(wanted: &str, record: &str) -> Option<String> {
     texts(&[wanted], record).pop().flatten()
+}
+
+/// The values of `b` in `other`, where it stands at this pointer, after each of these records.
+fn watched(path: Option<&str>, records: &[&str]) -> Vec<Option<String>> {
+    let reference = reference();
+    let paths = path.map(|path| paths(&[("b", path)])).unwrap_or_default();
+    let mut decoder = Decoder::empty()
+        .with_features(&reference, &paths)
+        .with_watched_features(&reference, &paths, [1]);
+    let value_of = |record: &&str| {
+        decoder.decode(record.as_bytes(), &mut Vec::new()).unwrap();
+        let [value] = decoder.watched_values() else { panic!("one is watched") };
+        value.get().map(str::to_owned)
+    };
+    records.iter().map(value_of).collect()
+}
+
+#[test]
+fn watched_values_are_those_in_other_and_no_others() {
+    let records = [
+        r#"{"a": 1, "b": "gold"}"#,
+        r#"{"a": 1, "b": "x"}"#,
+        r#"{"b": "gr\u00fcn", "a": 1}"#,
+        r#"{"b": 7.0}"#,
+        r#"{"b": 3}"#,
+        r#"{"b": 7.5}"#,
+        r#"{"b": false}"#,
+        r#"{"b": true}"#,
+        r#"{"b": null}"#,
+        r#"{"b": ["gold"]}"#,
+        r#"{"a": 1}"#,
+        r#"{"b": ""}"#,
+    ];
+    let some = |text: &str| Some(text.to_owned());
+    let expected = [
+        some("gold"),
+        None,
+        some("grün"),
+        some("7"),
+        None,
+        None,
+        some("false"),
+        None,
+        None,
+        None,
+        None,
+        some(""),
+    ];
+    assert_eq!(watched(None, &records), expected);
+}
+
+#[test]
+fn watched_value_is_that_of_the_last_field_and_of_no_field_before() {
+    let records = [
+        r#"{"b": "gold", "b": "x"}"#,
+        r#"{"b": "x", "b": "gold"}"#,
+        r#"{"b": "silver", "b": null}"#,
+        r#"{"p": {"b": "gold"}, "b": "silver"}"#,
+    ];
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(watched(None, &records), [None, some("gold"), None, some("silver")]);
+    let records = [
+        r#"{"p": {"b": "gold"}, "b": "silver"}"#,
+        r#"{"p": {"b": "gold"}, "p": {}}"#,
+        r#"{"p": {"b": "gold"}, "p": 3}"#,
+    ];
+    assert_eq!(watched(Some("/p/b"), &records), [some("gold"), None, None]);
+}
+
+#[test]
+fn watched_numbers_are_decimals_and_long_texts_are_cut() {
+    let values =
+        json!({"name": "n", "kind": "numeric", "binning": "discrete", "values": [2], "range": [2, 2], "counts": [10], "other": 0, "missing": 0});
+    let digest = Sha256::digest(serde_json_canonicalizer::to_vec(&[&values]).unwrap());
+    let version: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let document = json!({"schema_version": 1, "version": version, "monitor": "m", "rows": 10, "features": [values]});
+    let reference = Reference::from_json(document.to_string().as_bytes()).unwrap();
+    let mut decoder = Decoder::empty().with_watched_features(&reference, &BTreeMap::new(), [0]);
+    let mut value = |record: &str| {
+        decoder.decode(record.as_bytes(), &mut Vec::new()).unwrap();
+        decoder.watched_values()[0].get().map(str::to_owned)
+    };
+    let some = |text: &str| Some(text.to_owned());
+    let records = [
+        r#"{"n": 2.50}"#,
+        r#"{"n": 2}"#,
+        r#"{"n": -0.0}"#,
+        r#"{"n": 1e22}"#,
+        r#"{"n": "3"}"#,
+        r#"{"n": 1e400}"#,
+    ];
+    assert_eq!(records.map(&mut value), [some("2.5"), None, some("0"), some("1e+22"), None, None]);
+    let long = "y".repeat(100_000);
+    assert_eq!(watched(None, &[&format!(r#"{{"b": "{long}"}}"#)]), [some(&long[..64])]);
 }
 
 #[test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::quality::{Example, QualityStatus, Violation};
 
 fn summary() -> DriftEvent {
     DriftEvent {
@@ -92,6 +93,68 @@ fn parts_of_an_id_are_encoded_so_that_slashes_separate_them_only() {
         ids.of("Größe ~._-%", 0, "v"),
         "app/a%2Fb/drift-data/3/partition//Gr%C3%B6%C3%9Fe%20~._-%25/0/v"
     );
+    assert_eq!(ids.of_quality("x", 1999, "v"), "app/a%2Fb/drift-data/3/partition//quality:x/1999/v");
+    assert_eq!(ids.of("quality:x", 1999, "v"), "app/a%2Fb/drift-data/3/partition//quality%3Ax/1999/v");
     let global = EventId::new("app", "m", "t", None, Scope::Global, Some("country=DE"));
     assert_eq!(global.of("x", 7, "v"), "app/m/t//global/country%3DDE/x/7/v");
+}
+
+fn quality() -> QualityEvent {
+    QualityEvent {
+        schema_version: SCHEMA_VERSION,
+        event_id: "app/m/t/0/partition//quality:plan/99/abc".to_owned(),
+        kind: Cow::Borrowed(QUALITY_KIND),
+        monitor: "m".into(),
+        scope: Scope::Partition,
+        partition: Some(Partition(0)),
+        segment: None,
+        feature: "plan".into(),
+        status: QualityStatus::Violated,
+        previous_status: Some(QualityStatus::Ok),
+        record_count: RecordNumber(100),
+        window_count: 100,
+        missing_share: 0.0,
+        missing_threshold: None,
+        other_share: Some(0.25),
+        other_threshold: Some(0.1),
+        out_of_range_share: None,
+        out_of_range_threshold: None,
+        violations: vec![Violation::Other],
+        examples: Some(vec![Example {
+            value: "gold".to_owned(),
+            count: 3,
+        }]),
+        window_start_offset: Some(Offset(0)),
+        window_end_offset: Some(Offset(99)),
+        window_start_ms: NO_TIMESTAMP,
+        window_end_ms: NO_TIMESTAMP,
+        reference_version: "abc".into(),
+        closed_by: None,
+    }
+}
+
+#[test]
+fn every_field_of_a_quality_event_is_present_in_the_order_of_the_format() {
+    let expected = concat!(
+        r#"{"schema_version":1,"event_id":"app/m/t/0/partition//quality:plan/99/abc","kind":"quality","monitor":"m","scope":"partition","#,
+        r#""partition":0,"segment":null,"feature":"plan","status":"violated","previous_status":"ok","record_count":100,"window_count":100,"#,
+        r#""missing_share":0.0,"missing_threshold":null,"other_share":0.25,"other_threshold":0.1,"out_of_range_share":null,"#,
+        r#""out_of_range_threshold":null,"violations":["other"],"examples":[{"value":"gold","count":3}],"window_start_offset":0,"#,
+        r#""window_end_offset":99,"window_start_ms":-1,"window_end_ms":-1,"reference_version":"abc","closed_by":null}"#
+    );
+    assert_eq!(String::from_utf8(quality().to_json()).unwrap(), expected);
+}
+
+#[test]
+fn events_of_both_kinds_read_back_and_readers_of_one_name_the_other() {
+    for event in [Event::Quality(quality()), Event::Drift(summary())] {
+        assert_eq!(Event::from_json(&event.to_json()).unwrap(), event);
+        assert_eq!((&**event.monitor(), event.scope()), ("m", Scope::Partition));
+    }
+    let error = DriftEvent::from_json(&quality().to_json()).unwrap_err();
+    assert!(matches!(error, EventError::UnknownKind { kind } if kind == QUALITY_KIND));
+    let error = QualityEvent::from_json(&summary().to_json()).unwrap_err();
+    assert!(matches!(error, EventError::UnknownKind { kind } if kind == KIND));
+    let error = Event::from_json(br#"{"kind":"heartbeat"}"#).unwrap_err();
+    assert!(matches!(error, EventError::UnknownKind { kind } if kind == "heartbeat"));
 }

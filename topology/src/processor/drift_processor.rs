@@ -111,17 +111,21 @@ impl Processor for DriftProcessor {
         }
         let mut rest = self.row.as_slice();
         let (mut times, mut texts) = (self.decoder.times().iter(), self.decoder.texts());
+        let mut values_of_all = self.decoder.watched_values();
         let (mut check_due, mut late) = (false, None);
         for windows in &mut self.monitors {
             let (own, others) = rest.split_at(windows.width());
             rest = others;
             let monitor = Arc::clone(windows.monitor());
+            let (values, others) = values_of_all.split_at(windows.exemplified().count());
+            values_of_all = others;
             self.segment.clear();
             for field in &monitor.segment_by {
                 segments::append(field.as_str(), texts.next().flatten(), &mut self.segment);
             }
             let record = Observing {
                 row: own,
+                values,
                 offset: record.offset,
                 timestamp: record.timestamp,
                 said: monitor.timestamp_field.is_some().then(|| times.next().copied().flatten()),
@@ -227,7 +231,7 @@ impl Processor for DriftProcessor {
 
 fn decoder(monitors: &[MonitorWindows]) -> Decoder {
     let decoder = monitors.iter().fold(Decoder::empty(), |decoder, windows| {
-        decoder.with_features(windows.reference(), &windows.monitor().paths)
+        decoder.with_watched_features(windows.reference(), &windows.monitor().paths, windows.exemplified())
     });
     decoder
         .with_times(monitors.iter().filter_map(|windows| windows.monitor().timestamp_field.as_ref()))

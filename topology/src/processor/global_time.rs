@@ -18,6 +18,7 @@ use super::measure::{ByVersion, Measure, Measures as _};
 use super::monitored_window::verdicts::{Bounds, Checker, Verdicts};
 use super::monitored_window::{Irregular, IrregularTally, NO_SEGMENT};
 use super::place::Place;
+use super::quality_tally::QualityTally;
 use super::{Disposition, Outputs};
 use crate::codec::{decode, encode};
 use crate::event::ClosedBy;
@@ -52,6 +53,8 @@ struct Measured {
     measure: Arc<Measure>,
     publication: u64,
     verdicts: Verdicts,
+    /// `None`: the monitor has no limits of quality.
+    quality: Option<Box<QualityTally>>,
 }
 
 impl GlobalTimeWindows {
@@ -98,15 +101,20 @@ impl GlobalTimeWindows {
                 found.0, found.1, head.windows, head.records
             )));
         }
-        if let Some(stored) = &head.measured {
+        if let Some(stored) = head.measured {
             let measure = measures.of(place, &stored.reference_version)?;
             measure.expect_features(place, &stored.features)?;
+            let mut quality = QualityTally::new(place, &measure);
+            if let (Some(kept), Some(stored)) = (&mut quality, stored.quality) {
+                kept.restore(&measure, stored);
+            }
             windows.measured = Some(Measured {
                 publication: stored.publication,
                 verdicts: Verdicts {
                     statuses: stored.features.iter().map(|feature| feature.status).collect(),
                     summary: stored.summary,
                 },
+                quality,
                 measure,
             });
         }
@@ -210,6 +218,7 @@ impl GlobalTimeWindows {
             self.unwritten.extend(std::mem::take(&mut self.open).into_keys());
             self.measured = Some(Measured {
                 verdicts: Verdicts::none(measure.layout.feature_count()),
+                quality: QualityTally::new(&self.place, &measure),
                 publication: part.publication,
                 measure,
             });
@@ -279,6 +288,9 @@ impl GlobalTimeWindows {
                 }),
             };
             measured.verdicts.check(&checker, &total, bounds, &mut out.events);
+            if let Some(quality) = &mut measured.quality {
+                quality.check(&checker, &total, bounds, &mut out.quality);
+            }
         }
         while self.open.len() > OPEN_MAX
             && let Some((given_up, _)) = self.open.pop_first()
@@ -315,6 +327,7 @@ impl GlobalTimeWindows {
                     })
                     .collect(),
                 summary: measured.verdicts.summary,
+                quality: measured.quality.as_ref().map(|quality| quality.head(&measured.measure)),
             }
         });
         puts.push(Put {

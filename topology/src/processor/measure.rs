@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::place::{Place, REMEDY};
 use super::{Monitor, Publication, References};
 use crate::histogram::Layout;
+use crate::quality::ByViolation;
 use crate::reference::{Reference, ReferenceError};
 use crate::state::{FeatureHead, StateError};
 
@@ -18,6 +19,23 @@ pub(super) struct Measure {
     /// Its place in the order of publication.
     pub(super) publication: u64,
     pub(super) layout: Layout,
+    /// The features whose quality is checked, in the reference's order.
+    pub(super) watched: Box<[Watched]>,
+}
+
+/// A feature with a limit of quality.
+#[derive(Debug)]
+pub(super) struct Watched {
+    /// Its index in the reference.
+    pub(super) feature: usize,
+    pub(super) limits: ByViolation,
+}
+
+impl Watched {
+    /// Whether examples of its values in `other` are wanted.
+    pub(super) fn wants_examples(&self) -> bool {
+        self.limits.other.is_some()
+    }
 }
 
 impl Measure {
@@ -29,12 +47,29 @@ impl Measure {
             None => Arc::clone(reference),
         };
         let layout = Layout::new(reference.features().iter().map(|feature| feature.counts().len()));
+        let limits = reference.features().iter().map(|feature| monitor.quality.limits_of(feature));
+        let watched = limits.enumerate().filter(|(_, limits)| !limits.is_empty());
+        let watched = watched.map(|(feature, limits)| Watched { feature, limits }).collect();
         Ok(Arc::new(Self {
             reference,
             version,
             publication: *number,
             layout,
+            watched,
         }))
+    }
+
+    /// The name of a feature.
+    pub(super) fn name(&self, watched: &Watched) -> &Arc<str> {
+        self.reference.features()[watched.feature].name()
+    }
+
+    /// The features of whose values in `other` examples are wanted.
+    pub(super) fn exemplified(&self) -> impl Iterator<Item = usize> {
+        self.watched
+            .iter()
+            .filter(|watched| watched.wants_examples())
+            .map(|watched| watched.feature)
     }
 
     /// The monitor's current reference, for a window that begins.

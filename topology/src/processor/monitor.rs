@@ -6,11 +6,12 @@ use std::sync::Arc;
 use crate::drift::{Criteria, InvalidCriteria};
 use crate::event::{SUMMARY, Scope};
 use crate::field::{Field, Pointer};
+use crate::quality::{InvalidQuality, Quality};
 use crate::window::Window;
 
 /// What to watch on a topic, and when it counts as drift.
 ///
-/// The criteria and `min_samples` may change between two runs and hold from the next check on; so may the paths and the timestamp field, which hold
+/// The criteria, limits of quality and `min_samples` may change between two runs and hold from the next check on; so may the paths and the timestamp field, which hold
 /// from the next record on. The window and the features may not: stored panes are cut by them.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Monitor {
@@ -36,6 +37,8 @@ pub struct Monitor {
     pub min_samples: u64,
     /// What its checks ask.
     pub criteria: Criteria,
+    /// What shares of faulty values are a violation.
+    pub quality: Quality,
     /// The reference's features to watch, in this order; `None`: all.
     pub features: Option<Vec<String>>,
     /// Where features stand in a record that are not top-level fields of their name.
@@ -104,6 +107,14 @@ pub enum InvalidMonitor {
         /// What is wrong.
         fault: InvalidCriteria,
     },
+    /// A limit of quality makes no sense.
+    #[error("monitor `{monitor}`: {fault}")]
+    Quality {
+        /// Which monitor.
+        monitor: Arc<str>,
+        /// What is wrong.
+        fault: InvalidQuality,
+    },
     /// An empty list, an empty or reserved name, a name twice, or one that has settings but is not watched.
     #[error("monitor `{monitor}`: features: {fault}")]
     Features {
@@ -130,6 +141,7 @@ impl Monitor {
             idle_close_after_ms: None,
             min_samples: 100,
             criteria: Criteria::default(),
+            quality: Quality::default(),
             features: None,
             paths: BTreeMap::new(),
             segment_by: Vec::new(),
@@ -147,6 +159,9 @@ impl Monitor {
         self.criteria
             .validate()
             .map_err(|fault| InvalidMonitor::Criteria { monitor: monitor(), fault })?;
+        self.quality
+            .validate()
+            .map_err(|fault| InvalidMonitor::Quality { monitor: monitor(), fault })?;
         let Some(features) = &self.features else { return Ok(()) };
         match fault(features).or_else(|| self.not_watched(features)) {
             Some(fault) => Err(InvalidMonitor::Features { monitor: monitor(), fault }),
@@ -156,14 +171,16 @@ impl Monitor {
 
     /// The features that have settings of their own: a reference must have them, see [`crate::reference::Reference::require`].
     pub fn named_features(&self) -> impl Iterator<Item = &String> {
-        self.criteria.named_features().chain(self.paths.keys())
+        let of_quality = self.quality.feature_limits.keys();
+        self.criteria.named_features().chain(of_quality).chain(self.paths.keys())
     }
 
     /// A setting of a feature that the list does not have.
     fn not_watched(&self, features: &[String]) -> Option<String> {
         let judged = self.criteria.named_features().map(|name| (name, "thresholds or a weight"));
+        let limited = self.quality.feature_limits.keys().map(|name| (name, "quality thresholds"));
         let found = self.paths.keys().map(|name| (name, "a path"));
-        let (name, what) = judged.chain(found).find(|(name, _)| !features.contains(name))?;
+        let (name, what) = judged.chain(limited).chain(found).find(|(name, _)| !features.contains(name))?;
         Some(format!("{name:?} has {what} of its own, but is not in the list"))
     }
 }
@@ -187,6 +204,7 @@ fn fault(features: &[String]) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::quality::ByViolation;
 
     fn with(change: impl FnOnce(&mut Monitor)) -> Result<(), InvalidMonitor> {
         let mut monitor = Monitor::new("m", "t");
@@ -212,6 +230,17 @@ mod tests {
         assert!(text(|monitor| monitor.criteria.thresholds.possible_drift = f64::NAN).contains("possible_drift = NaN"));
         assert!(text(|monitor| monitor.criteria.epsilon = 0.0).contains("epsilon = 0"));
         assert!(text(|monitor| monitor.criteria.significance = 1.0).contains("significance = 1"));
+        assert!(text(|monitor| monitor.quality.limits.other = Some(0.0)).ends_with("quality: other = 0: must be above 0 and at most 1"));
+        assert!(text(|monitor| monitor.quality.limits.missing = Some(f64::NAN)).contains("missing = NaN"));
+        let own = |monitor: &mut Monitor| {
+            let out_of_range = Some(1.5);
+            let limits = ByViolation {
+                out_of_range,
+                ..ByViolation::default()
+            };
+            monitor.quality.feature_limits.insert("x".to_owned(), limits);
+        };
+        assert!(text(own).contains("quality of feature \"x\": out_of_range = 1.5"));
         assert!(text(|monitor| monitor.criteria.significance = f64::NAN).contains("significance = NaN"));
         assert!(text(|monitor| monitor.criteria.epsilon = 0.0).starts_with("monitor `m`: epsilon"));
         assert!(text(|monitor| monitor.features = Some(vec![])).contains("empty list"));
@@ -230,6 +259,11 @@ mod tests {
             monitor.features = Some(vec!["a".to_owned()]);
         });
         assert!(error.unwrap_err().to_string().contains("\"b\" has thresholds or a weight"));
+        let error = with(|monitor| {
+            monitor.quality.feature_limits.insert("d".to_owned(), ByViolation::default());
+            monitor.features = Some(vec!["a".to_owned()]);
+        });
+        assert!(error.unwrap_err().to_string().contains("\"d\" has quality thresholds of its own"));
         let error = with(|monitor| {
             monitor.paths.insert("c".to_owned(), "/c/d".parse().unwrap());
             monitor.features = Some(vec!["a".to_owned()]);

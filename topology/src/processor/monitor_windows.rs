@@ -10,6 +10,7 @@ use super::monitored_window::{Irregular, IrregularTally, MonitoredWindow, NO_SEG
 use super::place::Place;
 use super::segments::{CacheBudget, Segments};
 use super::{Monitor, Outputs, Publication, References, TaskContext};
+use crate::decoder::WatchedValue;
 use crate::event::Scope;
 use crate::ids::{Offset, RecordNumber, Timestamp};
 use crate::record::{Missing, Observation};
@@ -39,6 +40,8 @@ enum Kept {
 #[derive(Clone, Copy)]
 pub(super) struct Observing<'a> {
     pub(super) row: &'a [Observation],
+    /// What the record has in `other`, of the features of [`MonitorWindows::exemplified`].
+    pub(super) values: &'a [WatchedValue],
     pub(super) offset: Offset,
     /// Of the record.
     pub(super) timestamp: Option<Timestamp>,
@@ -113,6 +116,12 @@ impl MonitorWindows {
         &self.measure.reference
     }
 
+    /// Features whose values in `other` it takes beside: none where nobody is told of them.
+    pub(super) fn exemplified(&self) -> impl Iterator<Item = usize> {
+        let tells = self.place.tells();
+        self.measure.exemplified().filter(move |_| tells)
+    }
+
     /// Observations that it takes of a row.
     pub(super) fn width(&self) -> usize {
         self.measure.layout.feature_count()
@@ -170,17 +179,18 @@ impl MonitorWindows {
         let timestamp = record.said.flatten().or(record.timestamp);
         self.missing.observe(record.row);
         self.checked = false;
+        let taken = (record.row, record.values);
         match &mut self.kept {
             Kept::Whole(window) => {
                 let stream_time = window.stream_time().max(timestamp);
-                Ok(window.observe(record.row, record.offset, timestamp, stream_time, &mut self.irregular))
+                Ok(window.observe(taken, record.offset, timestamp, stream_time, &mut self.irregular))
             }
             Kept::BySegment(segments) => {
                 let before = segments.stream_time();
                 let (id, stream_time) = segments.enter(record.segment, 1, timestamp, &self.measure, &mut self.irregular);
                 let window = segments.window(id, &mut Arc::clone(&self.measure), store)?;
                 window.settle_at(before);
-                let observed = window.observe(record.row, record.offset, timestamp, stream_time, &mut self.irregular);
+                let observed = window.observe(taken, record.offset, timestamp, stream_time, &mut self.irregular);
                 segments.note(id, observed.check_due);
                 Ok(Observed {
                     check_due: segments.is_due(),

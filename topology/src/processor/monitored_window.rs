@@ -25,8 +25,10 @@ pub(super) use self::restore::Head;
 use self::verdicts::{Bounds, Checker, Verdicts};
 use super::measure::Measure;
 use super::place::Place;
+use super::quality_tally::QualityTally;
 use super::{Monitor, Outputs};
-use crate::codec::encode;
+use crate::codec::{encode, encode_extended};
+use crate::decoder::WatchedValue;
 use crate::drift::Status;
 use crate::event::{ClosedBy, NO_TIMESTAMP, Scope};
 use crate::histogram::{Counts as _, Layout};
@@ -55,6 +57,8 @@ pub struct MonitoredWindow {
     window: Windowing,
     /// Of the last check of this window.
     verdicts: Verdicts,
+    /// `None`: the monitor has no limits of quality, or its checks here are silent.
+    quality: Option<Box<QualityTally>>,
     /// At the last record.
     stream_time: Option<Timestamp>,
     check_due: bool,
@@ -116,6 +120,7 @@ impl MonitoredWindow {
             place: Arc::clone(place),
             segment,
             verdicts: Verdicts::none(measure.layout.feature_count()),
+            quality: QualityTally::new(place, &measure),
             publication: measure.publication,
             measure,
             stream_time: None,
@@ -183,7 +188,8 @@ impl MonitoredWindow {
             Windowing::Count(window) => window.panes().count() + 1,
             Windowing::Time(windows) => windows.panes().count(),
         };
-        size_of::<Self>() + self.verdicts.statuses.len() + panes * (PANE_BYTES + self.measure.layout.counters() * size_of::<u32>())
+        let quality = self.quality.as_ref().map_or(0, |quality| quality.memory_bytes());
+        size_of::<Self>() + self.verdicts.statuses.len() + quality + panes * (PANE_BYTES + self.measure.layout.counters() * size_of::<u32>())
     }
 
     /// Whether its panes are shipped to the window of the whole topic.
@@ -191,10 +197,10 @@ impl MonitoredWindow {
         self.place.scope == Scope::Partition && self.place.monitor.scopes.global
     }
 
-    /// Counts one record, whose time is `timestamp`. `stream_time`: the partition's, this record's time included.
+    /// Counts one record, whose time is `timestamp`. `values`: what it has in `other`. `stream_time`: the partition's, this record's time included.
     pub(super) fn observe(
         &mut self,
-        row: &[Observation],
+        (row, values): (&[Observation], &[WatchedValue]),
         offset: Offset,
         timestamp: Option<Timestamp>,
         stream_time: Option<Timestamp>,
@@ -203,7 +209,7 @@ impl MonitoredWindow {
         debug_assert!(!self.check_due, "a due check comes before the next record");
         self.stream_time = stream_time;
         self.is_changed = true;
-        let (ships, mut is_late) = (self.ships(), false);
+        let (ships, mut is_late, mut is_counted) = (self.ships(), false, true);
         self.check_due = match &mut self.window {
             Windowing::Count(window) => {
                 window.observe(row, offset, timestamp);
@@ -212,6 +218,7 @@ impl MonitoredWindow {
             Windowing::Time(windows) => {
                 let placed = windows.observe(row, offset, timestamp);
                 is_late = placed == Placed::Late;
+                is_counted = matches!(placed, Placed::InTime | Placed::LateForSome);
                 match placed {
                     Placed::InTime => {}
                     Placed::LateForSome => irregular.count(Irregular::LateForSome),
@@ -226,6 +233,9 @@ impl MonitoredWindow {
                 due || (ships && self.announced != Some((windows.next(), false)))
             }
         };
+        if let Some(quality) = self.quality.as_mut().filter(|_| is_counted) {
+            quality.observe(values);
+        }
         Observed {
             check_due: self.check_due,
             is_late,
@@ -271,8 +281,8 @@ impl MonitoredWindow {
         self.is_changed |= self.window.record_number() > RecordNumber(0);
         let (ships, mut checked) = (self.ships(), false);
         let monitor = &self.place.monitor;
-        // Where only the whole topic is watched, a partition's checks still say when a reference may change.
-        let tells = self.place.scope == Scope::Global || monitor.scopes.partition;
+        // Silent ones still say when a reference may change.
+        let tells = self.place.tells();
         let checker = Checker {
             place: &self.place,
             segment: &self.segment,
@@ -308,6 +318,9 @@ impl MonitoredWindow {
                         closed_by: None,
                     };
                     self.verdicts.check(&checker, window.total(), bounds, &mut out.events);
+                    if let Some(quality) = &mut self.quality {
+                        quality.check(&checker, window.total(), bounds, &mut out.quality);
+                    }
                 }
             }
             Windowing::Time(windows) => {
@@ -346,6 +359,9 @@ impl MonitoredWindow {
                     checked = true;
                     if tells {
                         self.verdicts.check(&checker, &closed.total, bounds, &mut out.events);
+                        if let Some(quality) = &mut self.quality {
+                            quality.check(&checker, &closed.total, bounds, &mut out.quality);
+                        }
                     }
                 }
                 if last.is_none() {
@@ -425,6 +441,7 @@ impl MonitoredWindow {
             Windowing::Time(windows) => windows.start_anew(measure.layout.clone()),
         }
         self.verdicts = Verdicts::none(measure.layout.feature_count());
+        self.quality = QualityTally::new(&self.place, &measure);
         self.publication = measure.publication;
         self.measure = measure;
     }
@@ -457,6 +474,7 @@ impl MonitoredWindow {
                 status,
             })
             .collect();
+        let quality = self.quality.as_ref().map(|quality| quality.head(&self.measure));
         let (reference_version, stream_time) = (Arc::clone(&self.measure.version), self.stream_time);
         let head = match &mut self.window {
             Windowing::Count(window) => {
@@ -479,14 +497,17 @@ impl MonitoredWindow {
                 match self.place.scope {
                     Scope::Partition => Put {
                         key: window_key(name, segment),
-                        value: Some(encode(&head)),
+                        value: Some(encode_extended(&head, quality.as_ref())),
                     },
                     Scope::Global => Put {
                         key: global_window_key(name, segment),
-                        value: Some(encode(&GlobalWindowHead {
-                            window: head,
-                            publication: self.publication,
-                        })),
+                        value: Some(encode_extended(
+                            &GlobalWindowHead {
+                                window: head,
+                                publication: self.publication,
+                            },
+                            quality.as_ref(),
+                        )),
                     },
                 }
             }
@@ -500,19 +521,22 @@ impl MonitoredWindow {
                 );
                 Put {
                     key: time_window_key(name, segment),
-                    value: Some(encode(&TimeWindowHead {
-                        size_ms: settings.size_ms(),
-                        every_ms: settings.every_ms(),
-                        grace_ms: settings.grace_ms(),
-                        record_number: k,
-                        next: windows.next(),
-                        panes: windows.panes().count() as u64,
-                        records: windows.panes().map(|pane| pane.histogram.records()).sum(),
-                        reference_version,
-                        stream_time,
-                        features,
-                        summary: self.verdicts.summary,
-                    })),
+                    value: Some(encode_extended(
+                        &TimeWindowHead {
+                            size_ms: settings.size_ms(),
+                            every_ms: settings.every_ms(),
+                            grace_ms: settings.grace_ms(),
+                            record_number: k,
+                            next: windows.next(),
+                            panes: windows.panes().count() as u64,
+                            records: windows.panes().map(|pane| pane.histogram.records()).sum(),
+                            reference_version,
+                            stream_time,
+                            features,
+                            summary: self.verdicts.summary,
+                        },
+                        quality.as_ref(),
+                    )),
                 }
             }
         };

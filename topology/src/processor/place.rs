@@ -30,6 +30,11 @@ impl Place {
         (self.scope == Scope::Partition).then_some(self.partition)
     }
 
+    /// Whether events are made of its checks. Where only the whole topic is watched, a partition's are silent.
+    pub(super) fn tells(&self) -> bool {
+        self.scope == Scope::Global || self.monitor.scopes.partition
+    }
+
     /// What the ids of a window's events begin with. `segment` is empty where there are none.
     pub(super) fn event_id(&self, segment: &str) -> EventId {
         let Monitor { name, topic, .. } = &*self.monitor;

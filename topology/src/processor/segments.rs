@@ -427,7 +427,7 @@ impl Segments {
             let (place, name) = (Arc::clone(&self.place), Arc::clone(&self.entry(id).name));
             let head = Head::read(&place, &name, store)?;
             let head = head.ok_or_else(|| place.contradictory(format!("segment {} is not in the store any more", name.escape_debug())))?;
-            let window = MonitoredWindow::restore(&place, name, &head, measures, store)?;
+            let window = MonitoredWindow::restore(&place, name, head, measures, store)?;
             self.keep(id, Box::new(window));
         }
         let entry = self.entry(id);
@@ -509,7 +509,7 @@ impl Segments {
     ) -> Result<bool, StateError> {
         let mut checked = false;
         for _ in 0..AT_ONCE {
-            if out.events.len() >= EVENTS_AT_ONCE {
+            if out.event_count() >= EVENTS_AT_ONCE {
                 break;
             }
             if let Some(id) = self.counted.take() {

@@ -4,6 +4,7 @@
 mod global;
 mod global_time;
 mod paths;
+mod quality;
 mod segments;
 mod time;
 
@@ -31,12 +32,16 @@ const P0: Partition = Partition(0);
 /// A reference of numeric features with one interior edge each, with so many rows left and right of it.
 fn reference(monitor: &str, features: &[(&str, f64, [u64; 2])]) -> Reference {
     let rows = features.first().map_or(0, |(_, _, counts)| counts.iter().sum());
-    let features: Vec<Value> = features
+    let features = features
         .iter()
         .map(|(name, edge, counts)| {
             json!({"name": name, "kind": "numeric", "binning": "edges", "edges": [edge], "range": [edge - 10.0, edge + 10.0], "counts": counts, "missing": 0})
         })
         .collect();
+    reference_of(monitor, rows, features)
+}
+
+fn reference_of(monitor: &str, rows: u64, features: Vec<Value>) -> Reference {
     let digest = Sha256::digest(serde_json_canonicalizer::to_vec(&features).unwrap());
     let version: String = digest.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
     let document = json!({"schema_version": 1, "version": version, "monitor": monitor, "rows": rows, "features": features});

@@ -16,8 +16,8 @@ use crate::processor::measure::{Measure, Measures};
 use crate::processor::place::Place;
 use crate::repartition::CountPane;
 use crate::state::{
-    FeatureHead, GlobalWindowHead, KeyKind, KeyText, ReadStore, StateError, TimeWindowHead, WindowHead, global_window_key, head_key, pane_key,
-    panes_prefix, read, segments_key, time_window_key, window_key,
+    FeatureHead, GlobalWindowHead, KeyKind, KeyText, QualityHead, ReadStore, StateError, TimeWindowHead, WindowHead, decode_head, global_window_key,
+    head_key, pane_key, panes_prefix, read_head, segments_key, time_window_key, window_key,
 };
 use crate::window::time::{HoppingWindows, TimeWindow};
 use crate::window::{CountWindow, Pane, PaneNumber, SlidingWindow, Window};
@@ -29,6 +29,9 @@ pub(in crate::processor) enum Head {
     Global(GlobalWindowHead),
 }
 
+/// A head, and what quality checks keep behind it.
+pub(in crate::processor) type StoredHead = (Head, Option<QualityHead>);
+
 impl Head {
     /// What the heads of a monitor's windows are stored as.
     pub(in crate::processor) fn kind(place: &Place) -> KeyKind {
@@ -39,12 +42,12 @@ impl Head {
         }
     }
 
-    /// A head as it is stored under one of the keys of that kind.
+    /// A head as it is stored under one of the keys of that kind, without what quality checks keep.
     pub(in crate::processor) fn decode(place: &Place, key: &[u8], value: &[u8]) -> Result<Self, StateError> {
         let decoded = match Self::kind(place) {
-            KeyKind::GlobalWindow => decode(value).map(Self::Global),
-            KeyKind::TimeWindow => decode(value).map(Self::Time),
-            _ => decode(value).map(Self::Count),
+            KeyKind::GlobalWindow => decode_head(value).map(|(head, _)| Self::Global(head)),
+            KeyKind::TimeWindow => decode_head(value).map(|(head, _)| Self::Time(head)),
+            _ => decode_head(value).map(|(head, _)| Self::Count(head)),
         };
         let head = decoded.map_err(|cause| StateError::Corrupt {
             key: KeyText(key).to_string(),
@@ -98,20 +101,21 @@ impl Head {
         }
     }
 
-    /// Reads the head of one segment, or of all records; `None`: there is none. One of other windows than the monitor's is an error.
-    pub(in crate::processor) fn read(place: &Place, segment: &str, store: &dyn ReadStore) -> Result<Option<Self>, StateError> {
+    /// Reads the head of one segment, or of all records, and what quality checks keep; `None`: there is none. One of other windows than the monitor's
+    /// is an error.
+    pub(in crate::processor) fn read(place: &Place, segment: &str, store: &dyn ReadStore) -> Result<Option<StoredHead>, StateError> {
         let name = &*place.monitor.name;
-        let counted = read::<WindowHead>(store, &window_key(name, segment))?;
-        let timed = read::<TimeWindowHead>(store, &time_window_key(name, segment))?;
-        let global = read::<GlobalWindowHead>(store, &global_window_key(name, segment))?;
-        let head = match (counted, timed, global) {
-            (Some(head), None, None) => Self::Count(head),
-            (None, Some(head), None) => Self::Time(head),
-            (None, None, Some(head)) => Self::Global(head),
+        let counted = read_head::<WindowHead>(store, &window_key(name, segment))?;
+        let timed = read_head::<TimeWindowHead>(store, &time_window_key(name, segment))?;
+        let global = read_head::<GlobalWindowHead>(store, &global_window_key(name, segment))?;
+        let (head, quality) = match (counted, timed, global) {
+            (Some((head, quality)), None, None) => (Self::Count(head), quality),
+            (None, Some((head, quality)), None) => (Self::Time(head), quality),
+            (None, None, Some((head, quality))) => (Self::Global(head), quality),
             (None, None, None) => return Ok(None),
             _ => return Err(place.contradictory("windows of two kinds are stored")),
         };
-        head.expect_window(place).map(|()| Some(head))
+        head.expect_window(place).map(|()| Some((head, quality)))
     }
 }
 
@@ -122,7 +126,7 @@ impl MonitoredWindow {
             return Err(place.other_segments("by some fields", "not set"));
         }
         match Head::read(place, NO_SEGMENT, store)? {
-            Some(head) => Self::restore(place, NO_SEGMENT.into(), &head, measures, store).map(Some),
+            Some(head) => Self::restore(place, NO_SEGMENT.into(), head, measures, store).map(Some),
             None => {
                 let (mut first, prefix) = (None, panes_prefix(&place.monitor.name, NO_SEGMENT));
                 store.scan(&prefix, &mut |key, _| _ = first.get_or_insert_with(|| KeyText(key).to_string()))?;
@@ -138,7 +142,7 @@ impl MonitoredWindow {
     pub(in crate::processor) fn restore(
         place: &Arc<Place>,
         segment: Arc<str>,
-        head: &Head,
+        (head, quality): StoredHead,
         measures: &mut dyn Measures,
         store: &dyn ReadStore,
     ) -> Result<Self, StateError> {
@@ -151,7 +155,7 @@ impl MonitoredWindow {
             is_same,
             store,
         };
-        let (window, features, summary) = match (head, place.monitor.window) {
+        let (window, features, summary) = match (&head, place.monitor.window) {
             (Head::Count(head) | Head::Global(GlobalWindowHead { window: head, .. }), Window::Count(settings)) => {
                 (at.count(head, settings)?, &head.features, head.summary)
             }
@@ -162,9 +166,12 @@ impl MonitoredWindow {
         restored.stream_time = head.stream_time();
         if is_same {
             restored.verdicts = at.verdicts(features, summary)?;
+            if let (Some(kept), Some(stored)) = (&mut restored.quality, quality) {
+                kept.restore(&measure, stored);
+            }
         }
         if let Head::Global(GlobalWindowHead { publication, .. }) = head {
-            restored.publication = *publication;
+            restored.publication = publication;
         }
         Ok(restored)
     }

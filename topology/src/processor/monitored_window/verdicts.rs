@@ -4,11 +4,13 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use crate::drift::{CheckedFeature, Status};
-use crate::event::{ClosedBy, DriftEvent, EventId, KIND, SCHEMA_VERSION, SUMMARY};
+use crate::event::{ClosedBy, DriftEvent, EventId, KIND, QUALITY_KIND, QualityEvent, SCHEMA_VERSION, SUMMARY};
 use crate::histogram::{Counts, Span};
 use crate::ids::{RecordNumber, Timestamp};
 use crate::processor::measure::Measure;
 use crate::processor::place::Place;
+use crate::processor::quality_tally::QualityTally;
+use crate::quality::{QualityStatus, shares, violations};
 
 /// Each feature's status at the last check, and the summary's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,6 +79,54 @@ impl Verdicts {
             drifted_features: Some(summary.drifted_features),
             ..checker.event(&SUMMARY.into(), summary.psi, summary.status, records, bounds)
         });
+    }
+}
+
+impl QualityTally {
+    /// Checks every feature that has a limit over a window and appends the events, in the reference's order.
+    pub(in crate::processor) fn check(&mut self, checker: &Checker<'_>, window: &impl Counts, bounds: Bounds, events: &mut Vec<QualityEvent>) {
+        let Measure { reference, layout, .. } = checker.measure;
+        let Place { monitor, scope, .. } = checker.place;
+        let partition = checker.place.input_partition();
+        for (index, watched) in checker.measure.watched.iter().enumerate() {
+            let feature = &reference.features()[watched.feature];
+            let (shares, limits) = (shares(feature, watched.feature, layout, window), &watched.limits);
+            let violations = violations(&shares, limits);
+            let status = if violations.is_empty() {
+                QualityStatus::Ok
+            } else {
+                QualityStatus::Violated
+            };
+            let (previous_status, examples) = self.checked(index, status);
+            events.push(QualityEvent {
+                schema_version: SCHEMA_VERSION,
+                event_id: checker.event_id.of_quality(feature.name(), bounds.id, &checker.measure.version),
+                kind: Cow::Borrowed(QUALITY_KIND),
+                monitor: Arc::clone(&monitor.name),
+                scope: *scope,
+                partition,
+                segment: (!checker.segment.is_empty()).then(|| Arc::clone(checker.segment)),
+                feature: Arc::clone(feature.name()),
+                status,
+                previous_status,
+                record_count: checker.record_number,
+                window_count: window.records(),
+                missing_share: shares.missing.unwrap_or_default(),
+                missing_threshold: limits.missing,
+                other_share: shares.other,
+                other_threshold: limits.other,
+                out_of_range_share: shares.out_of_range,
+                out_of_range_threshold: limits.out_of_range,
+                violations,
+                examples,
+                window_start_offset: partition.map(|_| bounds.span.first),
+                window_end_offset: partition.map(|_| bounds.span.last),
+                window_start_ms: bounds.times.0,
+                window_end_ms: bounds.times.1,
+                reference_version: Arc::clone(&checker.measure.version),
+                closed_by: bounds.closed_by,
+            });
+        }
     }
 }
 
