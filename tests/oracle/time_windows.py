@@ -61,19 +61,18 @@ def evaluate(payloads, times, spec, on_invalid=None, idle=frozenset()):
         k += 1
         said = time_of(record.get(spec.get("timestamp_field")))
         time = time if said is None else said
-        if time < 0:
-            continue
-        stream_time = max(stream_time, time)
-        start = time - time % every
-        while start >= 0 and start + size > time:
-            if start > closed:
-                windows.setdefault(start, []).append(payload)
-            start -= every
-        over = [start for start in sorted(windows) if start + size + grace <= stream_time]
-        yield from check(over, "stream_time", k)
-        if stream_time >= size + grace:
-            ended = stream_time - size - grace
-            closed = max(closed, ended - ended % every)
+        if time >= 0:                                                # else it is in no window, and moves no time
+            stream_time = max(stream_time, time)
+            start = time - time % every
+            while start >= 0 and start + size > time:
+                if start > closed:
+                    windows.setdefault(start, []).append(payload)
+                start -= every
+            over = [start for start in sorted(windows) if start + size + grace <= stream_time]
+            yield from check(over, "stream_time", k)
+            if stream_time >= size + grace:
+                ended = stream_time - size - grace
+                closed = max(closed, ended - ended % every)
         if k in idle:
             # All that have records; later ones of these windows are late.
             closed = max([closed, *windows])
