@@ -343,13 +343,15 @@ impl<C: StreamClient> StreamThread<C> {
                                 count, "records whose timestamp_field is not there or says no time; their own timestamp is taken"
                             );
                         }
-                        if irregular == Irregular::NoRoomForSegment && !self.told_of_segments {
+                        let is_rest = matches!(irregular, Irregular::NoRoomForSegment | Irregular::LongSegment);
+                        if is_rest && !self.told_of_segments {
                             self.told_of_segments = true;
                             warn!(
                                 monitor,
                                 count,
                                 partition = %input,
-                                "max_segments live already; the records of further segments are counted in __rest__"
+                                reason = irregular.reason(),
+                                "records are counted in the segment __rest__: max_segments live already, or their own would be too long"
                             );
                         }
                         metrics.irregular(monitor, irregular, count);

@@ -8,6 +8,7 @@ mod inspect;
 mod puppet;
 mod reset;
 mod rules;
+mod segments;
 mod standby;
 mod supervisor;
 mod world;

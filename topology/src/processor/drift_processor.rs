@@ -116,10 +116,10 @@ impl Processor for DriftProcessor {
         for windows in &mut self.monitors {
             let (own, others) = rest.split_at(windows.width());
             rest = others;
-            let monitor = Arc::clone(windows.monitor());
             let (values, others) = values_of_all.split_at(windows.exemplified().count());
             values_of_all = others;
             self.segment.clear();
+            let monitor = windows.monitor();
             for field in &monitor.segment_by {
                 segments::append(field.as_str(), texts.next().flatten(), &mut self.segment);
             }
@@ -133,6 +133,7 @@ impl Processor for DriftProcessor {
             };
             let observed = windows.observe(record, store)?;
             check_due |= observed.check_due;
+            let monitor = windows.monitor();
             if observed.is_late && monitor.late_to_dead_letters {
                 late = Some(Arc::clone(&monitor.name));
             }

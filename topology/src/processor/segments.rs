@@ -8,7 +8,7 @@
 //!            oldest: idle for `segment_expiry` --> forgotten, with tombstones
 //! ```
 //!
-//! - The index of what lives is complete and in memory, some 150 bytes a segment, bounded by `max_segments`; windows are in memory as far as
+//! - The index of what lives is complete and in memory, some 200 bytes a segment, bounded by `max_segments`; windows are in memory as far as
 //!   [`CacheBudget`] allows. The store is asked only for segments that the index knows.
 //! - A window leaves memory only when the store has it: after the epoch that wrote it was applied.
 //! - What is due is a function of what is stored: a task that is opened again in the middle of it goes on there. It is all done before the next record.
