@@ -49,7 +49,6 @@ fn damaged_window_of_a_segment_ends_its_thread_and_is_restored_from_the_changelo
         other => panic!("{other:?}"),
     }
     again.thread.close(std::time::Duration::ZERO);
-    drop(again);
     let mut restored = world.start_on("one", 1, 2, store);
     world.drain(&mut [&mut restored]);
     world.expect_checks(150);
