@@ -8,7 +8,7 @@ use std::fmt;
 pub(crate) struct Coverage(BTreeMap<String, u64>);
 
 /// What must have happened in a number of runs, for them to say anything.
-const EXPECTED: [&str; 78] = [
+const EXPECTED: [&str; 80] = [
     // Instances.
     "crash",
     "crash at EpochSealed",
@@ -84,6 +84,8 @@ const EXPECTED: [&str; 78] = [
     "Duplicate before Commit",
     "Stray before Commit",
     "scope global",
+    "time windows, scope global",
+    "segments",
     "limits of quality",
     "partition idle, its windows closed",
     // What the code under test did about it.

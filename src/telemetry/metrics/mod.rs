@@ -148,7 +148,8 @@ impl Metrics {
             )?,
             late: register.counters(
                 "leeway_late_records_total",
-                "Records that time windows did not count: all of their windows were closed (late), some (late_for_some), no time (no_time), pane full (full).",
+                "What time windows did not count. Records: all of their windows were closed (late), some (late_for_some), no time (no_time), pane full (full). \
+                 Of the whole topic, partitions' windows: its window was checked (late_window), or given up (waited_too_long).",
                 &["monitor", "reason"],
             )?,
             skipped_windows: register.counters(
