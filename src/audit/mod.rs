@@ -141,7 +141,7 @@ pub struct Sequence {
     pub kind: &'static str,
     /// Of the repartition topic, where it is one of scope global: order holds within its partitions.
     pub repartition: Option<Partition>,
-    /// Where the events of each segment are compared by themselves: see [`by_segment`].
+    /// Where the events of each segment are compared by themselves: with `idle_close_after`.
     pub segment: Option<Arc<str>>,
 }
 
