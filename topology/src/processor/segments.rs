@@ -425,7 +425,7 @@ impl Segments {
     pub(super) fn window(&mut self, id: Id, measures: &mut dyn Measures, store: &dyn ReadStore) -> Result<&mut MonitoredWindow, StateError> {
         if self.entry(id).window.is_none() {
             let (place, name) = (Arc::clone(&self.place), Arc::clone(&self.entry(id).name));
-            let head = Head::read(&place, &name, store)?;
+            let head = Head::of_segment(&place, &name, store)?;
             let head = head.ok_or_else(|| place.contradictory(format!("segment {} is not in the store any more", name.escape_debug())))?;
             let window = MonitoredWindow::restore(&place, name, head, measures, store)?;
             self.keep(id, Box::new(window));

@@ -101,6 +101,20 @@ impl Head {
         }
     }
 
+    /// Reads the head of a segment that is known to live: of the monitor's kind of windows, since others were refused when the segments were opened.
+    pub(in crate::processor) fn of_segment(place: &Place, segment: &str, store: &dyn ReadStore) -> Result<Option<StoredHead>, StateError> {
+        let key = head_key(Self::kind(place), &place.monitor.name, segment);
+        let stored = match Self::kind(place) {
+            KeyKind::GlobalWindow => read_head(store, &key)?.map(|(head, quality)| (Self::Global(head), quality)),
+            KeyKind::TimeWindow => read_head(store, &key)?.map(|(head, quality)| (Self::Time(head), quality)),
+            _ => read_head(store, &key)?.map(|(head, quality)| (Self::Count(head), quality)),
+        };
+        if let Some((head, _)) = &stored {
+            head.expect_window(place)?;
+        }
+        Ok(stored)
+    }
+
     /// Reads the head of one segment, or of all records, and what quality checks keep; `None`: there is none. One of other windows than the monitor's
     /// is an error.
     pub(in crate::processor) fn read(place: &Place, segment: &str, store: &dyn ReadStore) -> Result<Option<StoredHead>, StateError> {
@@ -233,6 +247,9 @@ impl Place {
     }
 }
 
+/// Slots that are asked for one by one.
+const ONE_BY_ONE_MAX: usize = 16;
+
 /// Reads one window's panes.
 struct Reader<'a> {
     place: &'a Arc<Place>,
@@ -259,7 +276,8 @@ impl Reader<'_> {
         }
         self.measure.expect_features(self.place, &head.features)?;
         let live = settings.live_panes(k, start);
-        let (stored, mut panes) = (self.panes()?, VecDeque::new());
+        let slots = (live.start.0..live.end.0).map(|number| settings.slot(PaneNumber(number)));
+        let (stored, mut panes) = (self.panes(slots.collect())?, VecDeque::new());
         for number in live.start.0..live.end.0 {
             let number = PaneNumber(number);
             let slot = settings.slot(number);
@@ -282,7 +300,7 @@ impl Reader<'_> {
         let stream_time = head.stream_time.filter(|time| time.0 >= 0);
         let (k, layout) = (head.record_number, self.measure.layout.clone());
         let mut panes = Vec::new();
-        for (slot, bytes) in self.panes()? {
+        for (slot, bytes) in self.panes((0..settings.slots()).collect())? {
             let pane = self.pane(slot, &bytes)?;
             if settings.slot(pane.number) != slot {
                 return Err(self.contradictory(&format!(
@@ -320,8 +338,13 @@ impl Reader<'_> {
         })
     }
 
-    /// What is stored, by slot. One look at the store: they are neighbours.
-    fn panes(&self) -> Result<BTreeMap<u32, Vec<u8>>, StateError> {
+    /// What is stored in these slots, by slot, and maybe in others.
+    fn panes(&self, slots: Vec<u32>) -> Result<BTreeMap<u32, Vec<u8>>, StateError> {
+        // Of a segment: the store answers that from its cache, which a look at a range passes by.
+        if slots.len() <= ONE_BY_ONE_MAX {
+            let read = |slot: u32| Ok(self.store.get(&self.place.key_of_pane(self.segment, slot))?.map(|bytes| (slot, bytes)));
+            return slots.into_iter().filter_map(|slot| read(slot).transpose()).collect();
+        }
         let (mut panes, prefix) = (BTreeMap::new(), self.place.key_of_pane(self.segment, 0));
         let prefix = &prefix[..prefix.len() - size_of::<u32>()];
         self.store.scan(prefix, &mut |key, value| {
