@@ -7,7 +7,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Error, ErrorKind, LogLevel, Options, ReadOptions, WriteBatch, WriteBufferManager,
+    BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Error, ErrorKind, LogLevel, Options, ReadOptions,
+    WriteBatch, WriteBufferManager,
 };
 
 use super::backend::{Backend, Change, Visit};
@@ -125,7 +126,11 @@ fn database_options(options: StoreOptions) -> Options {
     table.set_bloom_filter(BLOOM_BITS_PER_KEY, false);
     // Indexes and filters count against the cache too, so that the memory is bounded and not a function of the state's size.
     table.set_cache_index_and_filter_blocks(true);
-    table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+    // In parts of a block's size, of which one read takes one: whole, those of a file of many small windows are of the size of the cache's shard
+    // (1 MiB), and drive each other out at each read.
+    table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+    table.set_partition_filters(true);
+    table.set_pin_top_level_index_and_filter(true);
 
     let mut database = Options::default();
     database.create_if_missing(true);

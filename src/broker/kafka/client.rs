@@ -85,11 +85,7 @@ impl KafkaClient {
                 settings.batch_bytes_max.saturating_sub(BATCH_OVERHEAD_BYTES).max(1).to_string(),
             )
             .set("message.max.bytes", settings.message_bytes_max.max(1_000_000).to_string());
-        for (name, value) in [("linger.ms", "5"), ("queue.buffering.max.messages", "500000")] {
-            if !broker.properties.contains_key(name) {
-                producer_config.set(name, value);
-            }
-        }
+        broker.set_unless_given(&mut producer_config, &[("linger.ms", "5"), ("queue.buffering.max.messages", "500000")]);
         let transactions = Transactions {
             config: producer_config,
             timeout: settings.transaction_timeout,

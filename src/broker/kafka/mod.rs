@@ -63,6 +63,14 @@ pub struct KafkaBroker {
     hook: Option<Hook>,
 }
 
+/// What a consumer holds of each partition that nobody has looked at yet: at most so many records, or so many KiB. librdkafka's own bounds (100,000, 64 MiB)
+/// would be gigabytes with a hundred partitions. A full queue is looked at again soon; by default after a second, in which it runs empty.
+const FETCHED_AHEAD: [(&str, &str); 3] = [
+    ("queued.min.messages", "10000"),
+    ("queued.max.messages.kbytes", "8192"),
+    ("fetch.queue.backoff.ms", "10"),
+];
+
 /// Properties that would break exactly-once or belong to Leeway, with the reason.
 const REFUSED: [(&str, &str); 18] = [
     ("bootstrap.servers", "it has a key of its own, kafka.bootstrap_servers"),
@@ -168,7 +176,16 @@ impl KafkaBroker {
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed");
+        self.set_unless_given(&mut config, &FETCHED_AHEAD);
         config
+    }
+
+    fn set_unless_given(&self, config: &mut ClientConfig, defaults: &[(&str, &str)]) {
+        for (name, value) in defaults {
+            if !self.properties.contains_key(*name) {
+                config.set(*name, *value);
+            }
+        }
     }
 
     fn producer_config(&self) -> ClientConfig {
@@ -193,12 +210,7 @@ impl KafkaBroker {
         if !self.has_consumer_protocol() {
             config.set("partition.assignment.strategy", "cooperative-sticky");
         }
-        // Bounds what one thread holds of records that it has not looked at yet.
-        for (name, value) in [("queued.max.messages.kbytes", "32768"), ("fetch.wait.max.ms", "100")] {
-            if !self.properties.contains_key(name) {
-                config.set(name, value);
-            }
-        }
+        self.set_unless_given(&mut config, &[("fetch.wait.max.ms", "100")]);
         config
     }
 
