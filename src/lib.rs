@@ -13,6 +13,7 @@ pub mod http;
 pub mod mutation;
 pub mod reference_topic;
 pub mod reset;
+pub mod rolling_reference;
 pub mod run;
 pub mod runtime;
 pub mod source;

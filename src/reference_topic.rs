@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use leeway_topology::ids::{Offset, Partition};
+use leeway_topology::ids::{Offset, Partition, Timestamp};
 use leeway_topology::processor::{Publication, PublishedReferences, References};
 use leeway_topology::reference::{Reference, ReferenceError};
 use serde::{Deserialize, Serialize};
@@ -32,6 +32,9 @@ const FOLLOW_EVERY: Duration = Duration::from_secs(1);
 #[derive(Serialize, Deserialize)]
 struct Pointer {
     version: String,
+    /// Of a monitor with a rolling reference: the end of the last period of which one was published.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rolled_until_ms: Option<i64>,
 }
 
 /// The references of an application.
@@ -41,6 +44,15 @@ pub struct ReferenceSet {
     pub published: PublishedReferences,
     /// All of them, by monitor and version, with the current version of each monitor.
     pub listed: BTreeMap<String, (Option<String>, Vec<Arc<Reference>>)>,
+    rolled: BTreeMap<String, Timestamp>,
+}
+
+impl ReferenceSet {
+    /// The end of the last period of which a rolling reference of this monitor was published.
+    #[must_use]
+    pub fn rolled_until(&self, monitor: &str) -> Option<Timestamp> {
+        self.rolled.get(monitor).copied()
+    }
 }
 
 /// What publishing did.
@@ -121,10 +133,11 @@ pub fn load<B: Broker>(broker: &B, application_id: &str) -> Result<ReferenceSet,
     for (key, (offset, value)) in latest {
         let Some(value) = value else { continue };
         // A version has no slash, so the last one ends the monitor's name. A pointer's value is no reference document.
-        if let Ok(Pointer { version }) = serde_json::from_slice(&value)
+        if let Ok(Pointer { version, rolled_until_ms }) = serde_json::from_slice(&value)
             && !key.ends_with(&format!("/{version}"))
         {
             set.published.point(&key, &version);
+            set.rolled.extend(rolled_until_ms.map(|until| (key.clone(), Timestamp(until))));
             set.listed.entry(key).or_default().0 = Some(version);
             continue;
         }
@@ -147,11 +160,23 @@ pub fn load<B: Broker>(broker: &B, application_id: &str) -> Result<ReferenceSet,
 pub fn publish<B: Broker>(broker: &B, application_id: &str, reference: &Reference) -> Result<Published, ReferenceTopicError> {
     let topic = topic_name(application_id);
     topics::references(broker, &topic)?;
-    let current = load(broker, application_id)?.published.current(reference.monitor());
+    let known = load(broker, application_id)?;
+    let current = known.published.current(reference.monitor());
     if current.is_some_and(|current| current.reference.version() == reference.version()) {
         return Ok(Published::Current);
     }
-    write(broker, topic, reference)
+    // It stays the current one until the next period.
+    write(broker, topic, reference, known.rolled_until(reference.monitor()))
+}
+
+/// Makes a rolling reference its monitor's current one, and says of which period it is by that period's end.
+///
+/// # Errors
+/// As [`publish`].
+pub fn publish_rolled<B: Broker>(broker: &B, application_id: &str, reference: &Reference, until: Timestamp) -> Result<(), ReferenceTopicError> {
+    let topic = topic_name(application_id);
+    topics::references(broker, &topic)?;
+    write(broker, topic, reference, Some(until)).map(|_| ())
 }
 
 /// Makes a reference its monitor's current one if its version was never published. So an instance that starts with an older file does not take back
@@ -162,18 +187,18 @@ pub fn publish<B: Broker>(broker: &B, application_id: &str, reference: &Referenc
 pub fn publish_if_new<B: Broker>(broker: &B, application_id: &str, reference: &Reference) -> Result<Published, ReferenceTopicError> {
     let topic = topic_name(application_id);
     topics::references(broker, &topic)?;
-    let known = load(broker, application_id)?.published;
+    let known = load(broker, application_id)?;
     let (monitor, version) = (reference.monitor(), reference.version());
-    if known.version(monitor, version).is_none() {
-        return write(broker, topic, reference);
+    if known.published.version(monitor, version).is_none() {
+        return write(broker, topic, reference, known.rolled_until(monitor));
     }
-    Ok(match known.current(monitor) {
+    Ok(match known.published.current(monitor) {
         Some(current) if current.reference.version() != version => Published::Superseded,
         _ => Published::Current,
     })
 }
 
-fn write<B: Broker>(broker: &B, topic: String, reference: &Reference) -> Result<Published, ReferenceTopicError> {
+fn write<B: Broker>(broker: &B, topic: String, reference: &Reference, rolled_until: Option<Timestamp>) -> Result<Published, ReferenceTopicError> {
     let monitor = reference.monitor();
     let broker_error = |error| ReferenceTopicError::Broker { topic: topic.clone(), error };
     let name: Arc<str> = topic.as_str().into();
@@ -185,7 +210,11 @@ fn write<B: Broker>(broker: &B, topic: String, reference: &Reference) -> Result<
         headers: Vec::new(),
         timestamp: None,
     };
-    let pointer = serde_json::json!({"version": reference.version()}).to_string().into_bytes();
+    let pointer = Pointer {
+        version: reference.version().to_owned(),
+        rolled_until_ms: rolled_until.map(|until| until.0),
+    };
+    let pointer = serde_json::json!(pointer).to_string().into_bytes();
     let mut producer = broker.producer().map_err(broker_error)?;
     producer
         .send(record(format!("{monitor}/{}", reference.version()), reference.to_json()))

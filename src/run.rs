@@ -18,6 +18,7 @@ use crate::broker::{Broker, BrokerError};
 use crate::config::{Config, MonitorConfig, ReferenceSource};
 use crate::http::{self, Health};
 use crate::reference_topic::{self, Follower, LiveReferences, Published, ReferenceSet, ReferenceTopicError};
+use crate::rolling_reference::{self, Made, Renewal, RollingError, RollingReference};
 use crate::runtime::{self, Plan, Runtime, RuntimeError, Settings};
 use crate::source::topic::{FirstRecords, first_records};
 use crate::source::{self, BuildOptions, Format};
@@ -54,7 +55,11 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
         .map(|monitor| monitor.to_monitor().map(Arc::new))
         .collect::<Result<_, _>>()?;
     // Before anything is waited for: a typo in a file name is told at once.
-    let given = config.monitors.iter().map(given_reference).collect::<anyhow::Result<Vec<_>>>()?;
+    let given = config.monitors.iter().zip(&monitors);
+    let given = given
+        .map(|(monitor, watched)| given_reference(monitor, watched))
+        .collect::<anyhow::Result<Vec<_>>>()?;
+    let rolling: Vec<_> = given.iter().filter_map(Given::rolling).cloned().collect();
     let broker = KafkaBroker::new(&config.kafka.bootstrap_servers, &config.kafka.properties).context("kafka.properties")?;
     let directory = if config.is_set("state_dir") {
         StateDirectory::open(&config.state_dir, &config.application_id)?
@@ -93,7 +98,7 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
         }
     }
     let settings = Settings {
-        application_id,
+        application_id: Arc::clone(&application_id),
         process_id: directory.process_id().to_owned(),
         num_stream_threads: config.num_stream_threads,
         commit_interval: config.commit_interval,
@@ -105,7 +110,8 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
     };
     let references = Arc::new(LiveReferences::new(references.published));
     let follower = Follower::start(broker.clone(), &config.application_id, references.clone()).context("starting a thread")?;
-    let runtime = Runtime::start(settings, plan, broker, store.clone(), references, metrics, health)?;
+    let runtime = Runtime::start(settings, plan, broker.clone(), store.clone(), references, metrics.clone(), health)?;
+    let renewal = Renewal::start(broker, &application_id, rolling, Arc::clone(runtime.assigned()), metrics).context("starting a thread")?;
     let ended_by_itself = tokio::select! {
         () = async { while !runtime.is_finished() { tokio::time::sleep(WATCH_EVERY).await; } } => true,
         () = stopped(&mut interrupt, &mut terminate) => false,
@@ -116,7 +122,7 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
     }
     let result = tokio::task::spawn_blocking(move || {
         let result = runtime.join();
-        drop(follower);
+        drop((follower, renewal));
         result
     })
     .await
@@ -133,6 +139,15 @@ async fn stopped(interrupt: &mut tokio::signal::unix::Signal, terminate: &mut to
     }
 }
 
+impl Given {
+    fn rolling(&self) -> Option<&RollingReference> {
+        match self {
+            Self::Rolling(rolling) => Some(rolling),
+            Self::Published | Self::File(_) | Self::First { .. } => None,
+        }
+    }
+}
+
 /// Where a monitor's reference comes from, as far as that is known before Kafka is.
 enum Given {
     /// It is published.
@@ -141,10 +156,17 @@ enum Given {
     File(Reference),
     /// The first records of the topic, if none is published.
     First { records: u64, topic: String, options: BuildOptions },
+    /// A stretch of the topic, if none is published; then it is renewed.
+    Rolling(RollingReference),
 }
 
-fn given_reference(monitor: &MonitorConfig) -> anyhow::Result<Given> {
+fn given_reference(monitor: &MonitorConfig, watched: &Arc<Monitor>) -> anyhow::Result<Given> {
     Ok(match &monitor.reference {
+        ReferenceSource::Rolling(rolling) => Given::Rolling(RollingReference {
+            rolling: *rolling,
+            monitor: Arc::clone(watched),
+            options: build_options(monitor),
+        }),
         ReferenceSource::Published => Given::Published,
         ReferenceSource::File(path) => {
             Given::File(read_reference(path, monitor).with_context(|| format!("reference of monitor {:?}", monitor.name))?)
@@ -201,11 +223,14 @@ enum StartError {
     References(#[from] ReferenceTopicError),
     #[error("{0}")]
     NoReference(String),
-    #[error("monitor {monitor:?}: its reference is to be made of the first {records} records of topic {topic:?}, which has {found} so far")]
+    #[error(
+        "monitor {monitor:?}: its reference is to be made of {records} of topic {topic:?}, which has {found} so far; `leeway reference publish` gives it one to \
+         begin with"
+    )]
     TooFewRecords {
         monitor: String,
         topic: String,
-        records: u64,
+        records: String,
         found: u64,
     },
 }
@@ -234,6 +259,10 @@ fn prepare<B: Broker>(
         let captured;
         let reference = match given {
             Given::Published => continue,
+            Given::Rolling(rolling) => {
+                roll(broker, application_id, rolling)?;
+                continue;
+            }
             Given::File(reference) => reference,
             Given::First { records, topic, options } => match capture(broker, application_id, *records, topic, options)? {
                 None => continue,
@@ -292,7 +321,7 @@ fn capture<B: Broker>(broker: &B, application_id: &str, records: u64, topic: &st
     let values = match first_records(broker, topic, records).map_err(RuntimeError::from)? {
         FirstRecords::Enough(values) => values,
         FirstRecords::TooFew(found) => {
-            let (monitor, topic) = (options.monitor.clone(), topic.to_owned());
+            let (monitor, topic, records) = (options.monitor.clone(), topic.to_owned(), format!("the first {records} records"));
             return Err(StartError::TooFewRecords {
                 monitor,
                 topic,
@@ -313,6 +342,41 @@ fn capture<B: Broker>(broker: &B, application_id: &str, records: u64, topic: &st
     }
     info!(monitor = %options.monitor, topic, records, "made a reference of the topic's first records");
     Ok(Some(built.reference))
+}
+
+/// A first reference of the present period, unless the monitor has one already: that counts until it is renewed.
+fn roll<B: Broker>(broker: &B, application_id: &str, rolling: &RollingReference) -> Result<(), StartError> {
+    let monitor = &*rolling.monitor.name;
+    let known = reference_topic::load(broker, application_id)?;
+    if known.published.current(monitor).is_some() {
+        return Ok(());
+    }
+    let period = rolling.rolling.period(rolling_reference::now());
+    let built = match rolling.make(broker, &period) {
+        Ok(Made::Reference(built)) => built,
+        Ok(Made::TooFew(found)) => {
+            return Err(StartError::TooFewRecords {
+                monitor: monitor.to_owned(),
+                topic: rolling.monitor.topic.to_string(),
+                records: format!(
+                    "at least {} records from {}",
+                    rolling.monitor.min_samples,
+                    rolling_reference::text(&period)
+                ),
+                found,
+            });
+        }
+        Err(RollingError::Broker(error)) => return Err(RuntimeError::from(error).into()),
+        Err(RollingError::Topic(error)) => return Err(error.into()),
+        Err(error) => return Err(StartError::NoReference(format!("monitor {monitor:?}: {error}"))),
+    };
+    for warning in &built.warnings {
+        warn!(%warning, "reference");
+    }
+    reference_topic::publish_rolled(broker, application_id, &built.reference, period.end)?;
+    let (version, rows) = (built.reference.version(), built.reference.rows());
+    info!(monitor, version, rows, period = %rolling_reference::text(&period), "published a rolling reference");
+    Ok(())
 }
 
 /// Tries until Kafka is there and has what is needed, says once that it is not, and gives up after [`STARTUP_TIMEOUT`].

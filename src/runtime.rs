@@ -24,7 +24,7 @@ use crate::epoch::{EpochTag, transactional_id};
 use crate::http::Health;
 use crate::standby::StandbyThread;
 use crate::state::store::StateStore;
-use crate::stream_thread::{FailPoint, Growth, Now, Step, StreamThread, ThreadContext, ThreadError};
+use crate::stream_thread::{Assigned, FailPoint, Growth, Now, Step, StreamThread, ThreadContext, ThreadError};
 use crate::task::dead_letter::DeadLetterSink;
 use crate::task::{EventSink, RepartitionSink, Role, Start, SubTopology};
 use crate::telemetry::metrics::Metrics;
@@ -242,6 +242,7 @@ impl<B: Broker> Planner<'_, B> {
 pub struct Runtime {
     stopping: Arc<AtomicBool>,
     supervisor: JoinHandle<Result<(), RuntimeError>>,
+    assigned: Arc<Assigned>,
 }
 
 impl Runtime {
@@ -270,9 +271,10 @@ impl Runtime {
             commit_interval: settings.commit_interval,
             transaction_timeout: settings.transaction_timeout,
             growth: Growth::default(),
+            assigned: Arc::default(),
             fail_point: settings.fail_point.clone(),
         });
-        let stopping = Arc::new(AtomicBool::new(false));
+        let (stopping, assigned) = (Arc::new(AtomicBool::new(false)), Arc::clone(&context.assigned));
         let (exits, exited) = channel();
         let mut supervisor = Supervisor {
             broker,
@@ -297,7 +299,17 @@ impl Runtime {
             .name("supervisor".to_owned())
             .spawn(move || supervisor.run(&exited))
             .map_err(|error| RuntimeError::Fatal(format!("cannot start a thread: {error}")))?;
-        Ok(Self { stopping, supervisor })
+        Ok(Self {
+            stopping,
+            supervisor,
+            assigned,
+        })
+    }
+
+    /// The input partitions that its threads have at any time.
+    #[must_use]
+    pub fn assigned(&self) -> &Arc<Assigned> {
+        &self.assigned
     }
 
     /// Asks all threads to commit and stop.

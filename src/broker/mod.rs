@@ -17,7 +17,7 @@
 use std::any::Any;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -422,6 +422,24 @@ pub trait Broker: Clone + Send + Sync + 'static {
     fn read_topic(
         &self,
         topic: &str,
+        timeout: Duration,
+        visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>) -> ControlFlow<()>,
+    ) -> Result<(), BrokerError>;
+
+    /// Of each partition of a topic the offset of the first record with this time or a later one, or where the log ends if there is none.
+    ///
+    /// # Errors
+    /// When the topic is not there or the broker does not answer.
+    fn offsets_at(&self, topic: &str, time: Timestamp, timeout: Duration) -> Result<BTreeMap<Partition, Offset>, BrokerError>;
+
+    /// As [`Self::read_topic`], these ranges of a topic's partitions.
+    ///
+    /// # Errors
+    /// When a range begins before its partition's log, or the broker does not answer.
+    fn read_ranges(
+        &self,
+        topic: &str,
+        ranges: &BTreeMap<Partition, Range<Offset>>,
         timeout: Duration,
         visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>) -> ControlFlow<()>,
     ) -> Result<(), BrokerError>;

@@ -146,7 +146,8 @@ fn help_of_run_shows_flag_key_variable_and_default() {
                                       [key: monitor.events_topic] [env: DRIFT_EVENTS_TOPIC] [default: drift-events]
           --dead-letter-topic <TEXT>  Where records go that are no JSON object
                                       [key: monitor.dead_letter_topic] [env: DRIFT_DEAD_LETTER_TOPIC] [default: <topic>-dlq]
-          --reference <TEXT>          Reference: a file, published when its version is new, or `first:10000`
+          --reference <TEXT>          Reference: a file, published when its version is new, `first:10000` or
+                                      `rolling:7d,lag:1d`
                                       [key: monitor.reference] [env: DRIFT_REFERENCE] [default: the published one]
           --start <WORD>              Where an application without committed offsets begins: `earliest` or `latest`
                                       [key: monitor.start] [env: DRIFT_START] [default: earliest]

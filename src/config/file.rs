@@ -162,8 +162,9 @@ impl Reader<'_> {
         match (key.kind, value.get_ref()) {
             (Kind::Text(_), DeValue::Table(table)) if key.secret => secret_file(table).unwrap_or_else(|| Err(wrong())).map(Value::Secret),
             (Kind::Text(_), DeValue::Table(table)) if key.path == "monitor.reference" => first(table)
+                .or_else(|| rolling(table))
                 .map(Value::Text)
-                .ok_or_else(|| format!("{} or {{ first = N }}; rolling references are not available yet", wrong())),
+                .ok_or_else(|| format!("{}; or {{ first = N }} or {{ rolling = \"7d\", lag = \"1d\", every = \"1d\" }}", wrong())),
             (Kind::Text(_) | Kind::Choice(_), DeValue::String(text)) if key.secret => Ok(Value::Secret(Secret::new(text.to_string()))),
             (Kind::Text(_) | Kind::Choice(_), DeValue::String(text)) => Ok(Value::Text(text.to_string())),
             (Kind::Extent { .. }, DeValue::String(text)) => Ok(Value::Text(text.to_string())),
@@ -242,6 +243,13 @@ fn secret_file(table: &DeTable<'_>) -> Option<Result<Secret, String>> {
 fn first(table: &DeTable<'_>) -> Option<String> {
     let count = integer(table.get("first").filter(|_| table.len() == 1)?.get_ref())?;
     Some(format!("first:{count}"))
+}
+
+/// `{ rolling = "7d", lag = "1d" }` in the spelling of the command line.
+fn rolling(table: &DeTable<'_>) -> Option<String> {
+    let part = |name: &str| Some(format!("{name}:{}", table.get(name)?.get_ref().as_str()?));
+    let parts: Vec<_> = ["rolling", "lag", "every"].into_iter().filter_map(part).collect();
+    (parts.len() == table.len() && table.contains_key("rolling")).then(|| parts.join(","))
 }
 
 /// A table of numbers, texts, or tables of them.

@@ -223,7 +223,7 @@ pub const KEYS: &[Key] = &[
         variable: Some("DRIFT_REFERENCE"),
         kind: Kind::Text(REFERENCE),
         unset: "the published one",
-        doc: "Reference: a file, published when its version is new, or `first:10000`",
+        doc: "Reference: a file, published when its version is new, `first:10000` or `rolling:7d,lag:1d`",
         ..KEY
     },
     Key {

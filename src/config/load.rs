@@ -18,6 +18,7 @@ use super::checks::{check_names, check_topics, share_dead_letter_topics};
 use super::file::{self, FileSettings, Settings};
 use super::flags::ConfigFlags;
 use super::keys::{self, KEYS, Key};
+use super::rules;
 use super::value::{Setting, Source, Value, duration_ms};
 use super::view::{View, source_of};
 use super::{Config, ConfigError, DashboardConfig, HttpConfig, KafkaConfig, LogFormat, MonitorConfig, ReferenceSource};
@@ -408,10 +409,7 @@ fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
         topic,
         reference: match view.optional_text("monitor.reference") {
             None => ReferenceSource::Published,
-            Some(text) => match text.strip_prefix("first:").and_then(|count| count.parse().ok()) {
-                Some(count) => ReferenceSource::First(count),
-                None => ReferenceSource::File(PathBuf::from(text)),
-            },
+            Some(text) => reference_source(&text),
         },
         start: if view.text("monitor.start") == "latest" {
             Start::Latest
@@ -433,6 +431,16 @@ fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
         max_segments: view.integer("monitor.max_segments"),
         segment_expiry_ms,
     }
+}
+
+/// A path, unless it says how a reference is made of the topic; that it does so rightly was asked before.
+fn reference_source(text: &str) -> ReferenceSource {
+    let first = || text.strip_prefix(rules::FIRST)?.parse().ok().map(ReferenceSource::First);
+    let rolling = || {
+        text.starts_with(rules::ROLLING)
+            .then(|| text.parse().ok().map(ReferenceSource::Rolling))?
+    };
+    first().or_else(rolling).unwrap_or_else(|| ReferenceSource::File(PathBuf::from(text)))
 }
 
 /// By what records are watched apart, and when a segment expires.

@@ -25,6 +25,7 @@ use leeway_topology::processor::{InvalidMonitor, Monitor, Scopes};
 use leeway_topology::quality::Quality;
 use leeway_topology::window::Window;
 
+use crate::rolling_reference::Rolling;
 use crate::task::Start;
 
 mod checks;
@@ -41,7 +42,7 @@ mod view;
 
 pub use flags::ConfigFlags;
 pub use load::load;
-pub use value::Secret;
+pub use value::{Secret, duration_ms};
 
 /// The file that is read if it is there and no other is named.
 pub const DEFAULT_FILE: &str = "leeway.toml";
@@ -121,6 +122,8 @@ pub enum ReferenceSource {
     File(PathBuf),
     /// Made from the first records of the topic.
     First(u64),
+    /// Made again and again of a stretch of the topic that moves along.
+    Rolling(Rolling),
 }
 
 /// One monitor.

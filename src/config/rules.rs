@@ -1,6 +1,7 @@
 //! What texts and numbers the keys take, each in words and as a test.
 
 use super::value::duration_ms;
+use crate::rolling_reference::Rolling;
 
 /// What is allowed, in words and as a test.
 #[derive(Debug)]
@@ -51,14 +52,20 @@ pub(super) const FILTER: Rule<str> = Rule {
 };
 
 pub(super) const REFERENCE: Rule<str> = Rule {
-    allowed: "the path of a reference, CSV, Parquet or JSON-lines file, or `first:N` with N from 1 on",
+    allowed: "the path of a reference, CSV, Parquet or JSON-lines file, `first:N` with N from 1 on, or `rolling:7d,lag:1d,every:1d` with durations of a \
+              second or longer (lag: or zero)",
     accepts: |text| {
-        !text.trim().is_empty()
-            && text
-                .strip_prefix("first:")
-                .is_none_or(|count| count.parse::<u64>().is_ok_and(|count| count > 0))
+        let is_first = |count: &str| count.parse::<u64>().is_ok_and(|count| count > 0);
+        let is_rolling = !text.starts_with(ROLLING) || text.parse::<Rolling>().is_ok();
+        !text.trim().is_empty() && text.strip_prefix(FIRST).is_none_or(is_first) && is_rolling
     },
 };
+
+/// A reference of the topic's first records begins with this.
+pub(super) const FIRST: &str = "first:";
+
+/// A rolling reference begins with this.
+pub(super) const ROLLING: &str = "rolling:";
 
 pub(super) const FEATURE: Rule<str> = Rule {
     allowed: "names of features: not empty, not `*`, each once",

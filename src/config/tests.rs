@@ -245,7 +245,6 @@ fn what_this_version_cannot_do_is_refused_once_in_words() {
             "[[monitor]]\nscopes = ['partition', 'global']\nsegment_by = ['c']\nwindow = { kind = 'time', size = '5m' }",
             "scope `global` is not available yet with time windows of segments",
         ),
-        ("[[monitor]]\nreference = { rolling = '7d' }", "rolling references are not available yet"),
         ("[http.tls]\ncert = 'c.pem'", "not available yet"),
     ] {
         assert!(only_fault(file).contains(words), "{file}: {}", only_fault(file));
@@ -331,12 +330,33 @@ fn log_filter_with_letters_beyond_ascii_is_refused_and_no_panic() {
 }
 
 #[test]
-fn reference_is_a_path_or_the_first_records() {
+fn reference_is_a_path_the_first_records_or_a_stretch_that_moves() {
     for (text, expected) in [("'first:10000'", 10_000), ("{ first = 500 }", 500)] {
         assert_eq!(
             from_file(&format!("[[monitor]]\nreference = {text}")).unwrap().monitors[0].reference,
             ReferenceSource::First(expected)
         );
+    }
+    for (text, expected) in [
+        ("'rolling:7d,lag:1d'", "rolling:7days,lag:1day,every:1day"),
+        ("{ rolling = '12h' }", "rolling:12h,lag:0s,every:12h"),
+        ("{ every = '6h', rolling = '7d', lag = '1h 30m' }", "rolling:7days,lag:1h 30m,every:6h"),
+    ] {
+        let config = from_file(&format!("[[monitor]]\nreference = {text}")).unwrap();
+        let ReferenceSource::Rolling(rolling) = config.monitors[0].reference else {
+            panic!("{text}: {:?}", config.monitors[0].reference)
+        };
+        assert_eq!(rolling.to_string(), expected);
+    }
+    for text in [
+        "{ rolling = '7' }",
+        "{ lag = '7d' }",
+        "{ rolling = '7d', first = 3 }",
+        "'rolling:'",
+        "{ rolling = '1ms' }",
+    ] {
+        let fault = only_fault(&format!("[[monitor]]\nreference = {text}"));
+        assert!(fault.contains("`rolling:7d,lag:1d,every:1d`"), "{text}: {fault}");
     }
     assert!(only_fault("[[monitor]]\nreference = 'first:0'").contains("`first:N` with N from 1 on"));
     assert!(only_fault("[[monitor]]\nreference = { first = 0 }").contains("`first:N`"));

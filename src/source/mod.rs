@@ -296,7 +296,7 @@ pub struct Built {
 pub fn build_reference(path: &Path, format: Format, options: &BuildOptions) -> Result<Built, SourceError> {
     refuse_stream(path)?;
     let Some(table) = format.as_table() else {
-        return build_of_json(path, options, |visit| {
+        return build_reference_of_rows(path, options, |visit| {
             file_lines(path, |line| {
                 visit(line);
                 Ok(())
@@ -316,7 +316,7 @@ pub fn build_reference(path: &Path, format: Format, options: &BuildOptions) -> R
             Ok(())
         })
     };
-    let mut built = built(path, builder, 0, again)?;
+    let mut built = built::<SourceError>(path, builder, 0, again)?;
     let unsupported = columns.unsupported.into_iter().map(|(name, what)| format!("{name} ({what})"));
     built.left_out.extend(unsupported);
     Ok(built)
@@ -327,7 +327,7 @@ pub fn build_reference(path: &Path, format: Format, options: &BuildOptions) -> R
 /// # Errors
 /// When no reference can be made of them.
 pub fn build_reference_of_records(name: &Path, records: &[Vec<u8>], options: &BuildOptions) -> Result<Built, SourceError> {
-    build_of_json(name, options, |visit| {
+    build_reference_of_rows(name, options, |visit| {
         records.iter().for_each(|record| visit(record));
         Ok(())
     })
@@ -352,12 +352,12 @@ fn refuse_stream(path: &Path) -> Result<(), SourceError> {
 }
 
 /// The reference of these rows, and, if it takes them once more, of what `again` visits.
-fn built(
+fn built<E: From<SourceError>>(
     path: &Path,
     builder: ReferenceBuilder,
     invalid: u64,
-    again: impl FnOnce(&mut Recount) -> Result<(), SourceError>,
-) -> Result<Built, SourceError> {
+    again: impl FnOnce(&mut Recount) -> Result<(), E>,
+) -> Result<Built, E> {
     let left_out = builder.left_out().to_vec();
     let (reference, warnings) = match builder.end().map_err(reference_error(path))? {
         Pass::Built(reference, warnings) => (reference, warnings),
@@ -374,8 +374,16 @@ fn built(
     })
 }
 
-/// From rows that can be visited again: once for their columns and types, then for their values.
-fn build_of_json(path: &Path, options: &BuildOptions, rows: impl Fn(&mut dyn FnMut(&[u8])) -> Result<(), SourceError>) -> Result<Built, SourceError> {
+/// Builds a reference from JSON objects that can be visited again: once for their columns and types, then for their values, and once more where their
+/// quantiles are sketched. `path`: what errors call them.
+///
+/// # Errors
+/// When they cannot be visited, or no reference can be made of them.
+pub fn build_reference_of_rows<E: From<SourceError>>(
+    path: &Path,
+    options: &BuildOptions,
+    rows: impl Fn(&mut dyn FnMut(&[u8])) -> Result<(), E>,
+) -> Result<Built, E> {
     let (mut columns, mut places) = (Vec::<(String, ColumnTyper)>::new(), BTreeMap::<String, usize>::new());
     let mut invalid = 0;
     let mut reader = JsonReader::new(&options.paths);

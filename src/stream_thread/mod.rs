@@ -20,7 +20,7 @@
 //!
 //! Not here: how the broker is spoken to ([`crate::broker`]), and what a record means (`leeway_topology`).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -82,6 +82,8 @@ pub struct ThreadContext {
     pub transaction_timeout: Duration,
     /// Inputs that have more partitions than when this process began.
     pub growth: Growth,
+    /// What the threads have; for those who do something of which there should be one among all instances.
+    pub assigned: Arc<Assigned>,
     /// A test's hook; nothing in a running system.
     pub fail_point: Option<Arc<dyn Fn(FailPoint) + Send + Sync>>,
 }
@@ -102,6 +104,25 @@ impl Growth {
     /// What was found since the last call.
     pub fn take(&self) -> BTreeMap<Arc<str>, u32> {
         std::mem::take(&mut *self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// The input partitions that this process's threads have, by thread.
+#[derive(Debug, Default)]
+pub struct Assigned(Mutex<BTreeMap<String, BTreeSet<TopicPartition>>>);
+
+impl Assigned {
+    /// What one thread has now.
+    fn set(&self, thread: &str, partitions: BTreeSet<TopicPartition>) {
+        let mut assigned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        assigned.insert(thread.to_owned(), partitions);
+    }
+
+    /// Whether this partition was assigned to one of them.
+    #[must_use]
+    pub fn has(&self, partition: &TopicPartition) -> bool {
+        let assigned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        assigned.values().any(|partitions| partitions.contains(partition))
     }
 }
 
@@ -367,6 +388,7 @@ impl<C: StreamClient> StreamThread<C> {
 
     fn publish_states(&self) {
         self.context.metrics.set_tasks(&self.name, &self.task_states());
+        self.context.assigned.set(&self.name, self.tasks.keys().cloned().collect());
     }
 
     fn fail_point(&self, point: FailPoint) {

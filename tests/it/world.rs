@@ -122,6 +122,7 @@ impl World {
             commit_interval: COMMIT_INTERVAL,
             transaction_timeout: TRANSACTION_TIMEOUT,
             growth: Growth::default(),
+            assigned: Arc::default(),
             fail_point: None,
         }
     }

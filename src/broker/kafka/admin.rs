@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::ops::ControlFlow;
+use std::ops::{ControlFlow, Range};
 use std::time::{Duration, Instant};
 
 use leeway_topology::ids::{Offset, Partition, Timestamp};
@@ -106,6 +106,66 @@ fn was_there(result: Option<Result<String, (String, Code)>>, not_there: Code) ->
     }
 }
 
+/// Reads ranges of offsets, each up to its end or to the end of what is committed.
+fn read(
+    consumer: &BaseConsumer<Quiet>,
+    topic: &str,
+    ranges: &BTreeMap<Partition, Range<Offset>>,
+    timeout: Duration,
+    visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>) -> ControlFlow<()>,
+) -> Result<(), BrokerError> {
+    let error = |error: KafkaError| errors::broker_error(&error);
+    let mut assignment = TopicPartitionList::new();
+    let mut open = BTreeMap::new();
+    for (partition, range) in ranges.iter().filter(|(_, range)| range.start < range.end) {
+        assignment
+            .add_partition_offset(topic, partition.0, Position::Offset(range.start.0))
+            .map_err(error)?;
+        open.insert(partition.0, (TopicPartition::new(topic, *partition), range.end));
+    }
+    consumer.assign(&assignment).map_err(error)?;
+    // Of silence: a large topic takes as long as it takes.
+    let mut deadline = Instant::now() + timeout;
+    while !open.is_empty() {
+        match consumer.poll(POLL) {
+            Some(Ok(message)) => {
+                deadline = Instant::now() + timeout;
+                let offset = Offset(message.offset());
+                let Some((partition, end)) = open.get(&message.partition()) else {
+                    continue;
+                };
+                if offset < *end {
+                    let record = FetchedRecord {
+                        offset,
+                        timestamp: message.timestamp().to_millis().filter(|ms| *ms >= 0).map(Timestamp),
+                        key: message.key(),
+                        value: message.payload(),
+                        headers: &message,
+                    };
+                    if visit(partition, record).is_break() {
+                        return Ok(());
+                    }
+                }
+                if offset.next() >= *end {
+                    open.remove(&message.partition());
+                }
+            }
+            Some(Err(KafkaError::PartitionEOF(partition))) => {
+                open.remove(&partition);
+            }
+            Some(Err(failure)) if matches!(errors::broker_error(&failure), BrokerError::Refused(_)) => return Err(error(failure)),
+            Some(Err(_)) | None if Instant::now() >= deadline => {
+                return Err(BrokerError::Unavailable(format!(
+                    "topic {topic:?} could not be read to its end: nothing came for {} s",
+                    timeout.as_secs()
+                )));
+            }
+            Some(Err(_)) | None => {}
+        }
+    }
+    Ok(())
+}
+
 impl Broker for KafkaBroker {
     type Client = KafkaClient;
     type Producer = KafkaProducer;
@@ -180,58 +240,52 @@ impl Broker for KafkaBroker {
         timeout: Duration,
         visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>) -> ControlFlow<()>,
     ) -> Result<(), BrokerError> {
-        let error = |error: KafkaError| errors::broker_error(&error);
         let (partitions, _) = self.metadata(topic, timeout)?.ok_or_else(|| BrokerError::NoSuchTopic(topic.to_owned()))?;
         let consumer = self.reader("leeway-reader")?;
-        let mut assignment = TopicPartitionList::new();
-        let mut open = BTreeMap::new();
+        let mut ranges = BTreeMap::new();
         for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
-            let (start, end) = consumer.fetch_watermarks(topic, partition, bounded(timeout)).map_err(error)?;
-            if end > start {
-                assignment
-                    .add_partition_offset(topic, partition, Position::Offset(start))
-                    .map_err(error)?;
-                open.insert(partition, end);
-            }
+            let watermarks = consumer.fetch_watermarks(topic, partition, bounded(timeout));
+            let (start, end) = watermarks.map_err(|error| errors::broker_error(&error))?;
+            ranges.insert(Partition(partition), Offset(start)..Offset(end));
         }
-        consumer.assign(&assignment).map_err(error)?;
-        // Of silence: a large topic takes as long as it takes.
-        let mut deadline = Instant::now() + timeout;
-        while !open.is_empty() {
-            match consumer.poll(POLL) {
-                Some(Ok(message)) => {
-                    deadline = Instant::now() + timeout;
-                    let partition = TopicPartition::new(topic, Partition(message.partition()));
-                    let Some(end) = open.get(&message.partition()) else { continue };
-                    if message.offset() >= *end {
-                        open.remove(&message.partition());
-                        continue;
-                    }
-                    let record = FetchedRecord {
-                        offset: Offset(message.offset()),
-                        timestamp: message.timestamp().to_millis().filter(|ms| *ms >= 0).map(Timestamp),
-                        key: message.key(),
-                        value: message.payload(),
-                        headers: &message,
-                    };
-                    if visit(&partition, record).is_break() {
-                        return Ok(());
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(partition))) => {
-                    open.remove(&partition);
-                }
-                Some(Err(failure)) if matches!(errors::broker_error(&failure), BrokerError::Refused(_)) => return Err(error(failure)),
-                Some(Err(_)) | None if Instant::now() >= deadline => {
-                    return Err(BrokerError::Unavailable(format!(
-                        "topic {topic:?} could not be read to its end: nothing came for {} s",
-                        timeout.as_secs()
-                    )));
-                }
-                Some(Err(_)) | None => {}
-            }
+        read(&consumer, topic, &ranges, timeout, visit)
+    }
+
+    fn offsets_at(&self, topic: &str, time: Timestamp, timeout: Duration) -> Result<BTreeMap<Partition, Offset>, BrokerError> {
+        let (partitions, _) = self.metadata(topic, timeout)?.ok_or_else(|| BrokerError::NoSuchTopic(topic.to_owned()))?;
+        let consumer = self.reader("leeway-reader")?;
+        let mut asked = TopicPartitionList::new();
+        for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
+            // As an offset stands what is asked for.
+            let time = Position::Offset(time.0.max(0));
+            asked
+                .add_partition_offset(topic, partition, time)
+                .map_err(|error| errors::broker_error(&error))?;
         }
-        Ok(())
+        let answer = consumer.offsets_for_times(asked, bounded(timeout));
+        let answer = answer.map_err(|error| errors::broker_error(&error))?;
+        let mut offsets = BTreeMap::new();
+        for element in answer.elements() {
+            element.error().map_err(|error| errors::broker_error(&error))?;
+            let partition = TopicPartition::new(topic, Partition(element.partition()));
+            let offset = match element.offset() {
+                Position::Offset(offset) => Offset(offset),
+                // No record is as late.
+                _ => self.end_offset(&partition, timeout)?,
+            };
+            offsets.insert(partition.partition, offset);
+        }
+        Ok(offsets)
+    }
+
+    fn read_ranges(
+        &self,
+        topic: &str,
+        ranges: &BTreeMap<Partition, Range<Offset>>,
+        timeout: Duration,
+        visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>) -> ControlFlow<()>,
+    ) -> Result<(), BrokerError> {
+        read(&self.reader("leeway-reader")?, topic, ranges, timeout, visit)
     }
 
     fn end_offset(&self, partition: &TopicPartition, timeout: Duration) -> Result<Offset, BrokerError> {

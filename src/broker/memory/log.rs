@@ -165,6 +165,12 @@ impl Log {
         })
     }
 
+    /// The offset of the first record with this time or a later one; the end if there is none.
+    pub(super) fn offset_at(&self, time: Timestamp) -> Offset {
+        let is_as_late = |entry: &&Entry| entry.record.as_ref().is_some_and(|record| record.timestamp >= time);
+        self.entries.iter().find(is_as_late).map_or(self.end, |entry| entry.offset)
+    }
+
     fn push(&mut self, record: Option<Arc<RecordData>>) -> Offset {
         let offset = self.end;
         self.entries.push_back(Entry { offset, record });

@@ -19,11 +19,12 @@
 //!
 //! Not here: persistence, replication, quotas, authorisation, creation of topics by use.
 
-use std::ops::ControlFlow;
+use std::collections::BTreeMap;
+use std::ops::{ControlFlow, Range};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use leeway_topology::ids::{Offset, Timestamp};
+use leeway_topology::ids::{Offset, Partition, Timestamp};
 
 use super::{Broker, BrokerError, ClientSettings, CommittedOffset, FetchedRecord, LogRange, NewTopic, TopicDescription, TopicPartition};
 
@@ -202,6 +203,33 @@ fn timestamp(since_epoch: Duration) -> Timestamp {
     Timestamp(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
 }
 
+impl MemoryBroker {
+    fn read(
+        &self,
+        ranges: impl IntoIterator<Item = (TopicPartition, Range<Offset>)>,
+        visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>) -> ControlFlow<()>,
+    ) -> Result<(), BrokerError> {
+        let mut batch = Vec::new();
+        for (partition, range) in ranges {
+            let mut next = range.start;
+            while next < range.end {
+                let fetched = self.shared.with(|state, _| {
+                    // Retention may have gone past it meanwhile.
+                    let start = state.log(&partition).map_or(next, |log| log.range().start);
+                    state.fetch(&partition, next.max(start), FETCH_RECORDS, &mut batch)
+                });
+                next = fetched.map_err(BrokerError::Refused)?.next;
+                for (offset, record) in batch.drain(..).take_while(|(offset, _)| *offset < range.end) {
+                    if visit(&partition, record.at(offset)).is_break() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl Broker for MemoryBroker {
     type Client = MemoryClient;
     type Producer = MemoryProducer;
@@ -233,24 +261,38 @@ impl Broker for MemoryBroker {
         _: Duration,
         visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>) -> ControlFlow<()>,
     ) -> Result<(), BrokerError> {
-        let mut batch = Vec::new();
-        for (partition, range) in self.shared.with(|state, _| state.log_ranges(topic))? {
-            let mut next = range.start;
-            while next < range.last_stable {
-                let fetched = self.shared.with(|state, _| {
-                    // Retention may have gone past it meanwhile.
-                    let start = state.log(&partition).map_or(next, |log| log.range().start);
-                    state.fetch(&partition, next.max(start), FETCH_RECORDS, &mut batch)
-                });
-                next = fetched.map_err(BrokerError::Refused)?.next;
-                for (offset, record) in batch.drain(..).take_while(|(offset, _)| *offset < range.last_stable) {
-                    if visit(&partition, record.at(offset)).is_break() {
-                        return Ok(());
-                    }
-                }
+        let ranges = self.shared.with(|state, _| state.log_ranges(topic))?.into_iter();
+        self.read(ranges.map(|(partition, range)| (partition, range.start..range.last_stable)), visit)
+    }
+
+    fn offsets_at(&self, topic: &str, time: Timestamp, _: Duration) -> Result<BTreeMap<Partition, Offset>, BrokerError> {
+        self.shared.with(|state, _| {
+            let ranges = state.log_ranges(topic)?.into_iter();
+            Ok(ranges
+                .filter_map(|(partition, _)| Some((partition.partition, state.log(&partition)?.offset_at(time))))
+                .collect())
+        })
+    }
+
+    fn read_ranges(
+        &self,
+        topic: &str,
+        ranges: &BTreeMap<Partition, Range<Offset>>,
+        _: Duration,
+        visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>) -> ControlFlow<()>,
+    ) -> Result<(), BrokerError> {
+        let mut bounded = Vec::new();
+        for (partition, log) in self.shared.with(|state, _| state.log_ranges(topic))? {
+            let Some(range) = ranges.get(&partition.partition) else { continue };
+            if range.start < log.start {
+                return Err(BrokerError::Refused(format!(
+                    "offset {} of {partition} is before its log's start {}",
+                    range.start, log.start
+                )));
             }
+            bounded.push((partition, range.start..range.end.min(log.last_stable)));
         }
-        Ok(())
+        self.read(bounded, visit)
     }
 
     fn end_offset(&self, partition: &TopicPartition, _: Duration) -> Result<Offset, BrokerError> {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use leeway_topology::drift::Status;
 use leeway_topology::event::{DriftEvent, QualityEvent, SUMMARY, Scope};
-use leeway_topology::ids::Partition;
+use leeway_topology::ids::{Partition, Timestamp};
 use leeway_topology::processor::Irregular;
 use leeway_topology::quality::{QualityStatus, Violation};
 use leeway_topology::record::Missing;
@@ -61,6 +61,7 @@ pub struct Metrics {
     restored: IntCounter,
     restore_remaining: Gauges,
     standby_lag: Gauges,
+    rolling_reference: Gauges,
     restores_from_start: IntCounter,
     tasks_corrupted: IntCounter,
     offsets_expired: IntCounter,
@@ -204,6 +205,11 @@ impl Metrics {
                 "leeway_standby_lag",
                 "Changelog records that the copy of a task that runs elsewhere has still to read.",
                 &["topic", "partition"],
+            )?,
+            rolling_reference: register.gauges(
+                "leeway_rolling_reference_end_timestamp_seconds",
+                "End of the period of which a monitor's rolling reference is; at the instance that renews it.",
+                &["monitor"],
             )?,
             restores_from_start: register.counter(
                 "leeway_restores_from_start_total",
@@ -371,6 +377,16 @@ impl Metrics {
     pub fn standby_ended(&self, topic: &str, partition: Partition) {
         let number = partition.to_string();
         self.standby_lag.remove_where(|labels| labels == [topic, number.as_str()]);
+    }
+
+    /// The end of the period of which a monitor's rolling reference is.
+    pub fn rolling_reference(&self, monitor: &str, until: Timestamp) {
+        self.rolling_reference.set(&[monitor], until.0 as f64 / 1000.0);
+    }
+
+    /// Another instance renews a monitor's rolling reference.
+    pub fn rolling_reference_ended(&self, monitor: &str) {
+        self.rolling_reference.remove_where(|labels| labels == [monitor]);
     }
 
     /// States of one thread's tasks; those of all threads are added up. An ended thread has none: give an empty map.
