@@ -5,9 +5,10 @@
 //!          \--> a reference, published, together with `end`, when nobody has published one for this `end` yet
 //! ```
 //!
-//! - A period is a function of the clock and the settings, and a record belongs to it by its Kafka timestamp: every instance means the same records.
+//! - A period is a function of the clock and the settings, a record belongs to it by its Kafka timestamp, and the partitions are read one after the other:
+//!   every instance makes the same reference.
 //! - One instance makes it: the one that has the first partition of the topic. Where two do, since that partition moved in between, the later one
-//!   finds what was published and stops; if both publish, workers change over twice.
+//!   finds what was published and stops, or publishes the same.
 //! - To workers it is a publication like any other: they change over after their next check, at a recorded point.
 //! - Memory is bounded as for files: the records are read up to three times, never kept.
 //!
@@ -172,22 +173,22 @@ impl RollingReference {
             broker.offsets_at(topic, period.start, TIMEOUT)?,
             broker.offsets_at(topic, period.end, TIMEOUT)?,
         );
-        let ranges: BTreeMap<_, _> = starts
-            .into_iter()
-            .filter_map(|(partition, start)| Some((partition, start..*ends.get(&partition)?)))
-            .collect();
-        let valid = Cell::new(0);
+        let range = |(partition, start)| Some(BTreeMap::from([(partition, start..*ends.get(&partition)?)]));
+        let ranges: Vec<_> = starts.into_iter().filter_map(range).collect();
+        let records = Cell::new(0);
         let rows = |visit: &mut dyn FnMut(&[u8])| {
-            valid.set(0);
-            broker.read_ranges(topic, &ranges, TIMEOUT, &mut |_, record| {
-                if let Some(value) = record.value
-                    && record.timestamp.is_some_and(|time| period.contains(&time))
-                {
-                    valid.set(valid.get() + 1);
-                    visit(value);
-                }
-                ControlFlow::Continue(())
-            })?;
+            records.set(0);
+            for range in &ranges {
+                broker.read_ranges(topic, range, TIMEOUT, &mut |_, record| {
+                    if let Some(value) = record.value
+                        && record.timestamp.is_some_and(|time| period.contains(&time))
+                    {
+                        records.set(records.get() + 1);
+                        visit(value);
+                    }
+                    ControlFlow::Continue(())
+                })?;
+            }
             Ok::<_, RollingError>(())
         };
         let name = format!("records of topic {topic:?} from {}", text(period));
@@ -200,7 +201,7 @@ impl RollingReference {
                 Ok(Made::Reference(Box::new(built)))
             }
             Ok(built) => Ok(Made::TooFew(built.reference.rows())),
-            Err(RollingError::Source(_)) if valid.get() < min => Ok(Made::TooFew(valid.get())),
+            Err(RollingError::Source(_)) if records.get() < min => Ok(Made::TooFew(records.get())),
             Err(error) => Err(error),
         }
     }

@@ -33,7 +33,7 @@ pub(crate) fn named(document: &Value) -> (String, Value) {
     (document["version"].as_str().expect("a version").to_owned(), document.clone())
 }
 
-fn event(record: &OwnedRecord) -> Value {
+pub(crate) fn event(record: &OwnedRecord) -> Value {
     serde_json::from_slice(record.value.as_deref().expect("a value")).expect("JSON")
 }
 

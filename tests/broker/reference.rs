@@ -1,5 +1,6 @@
 //! What is built as a reference and then sent is no drift at all.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::time::Duration;
 
@@ -8,9 +9,11 @@ use rand::{RngExt as _, SeedableRng};
 use serde_json::Value;
 
 use crate::cluster::bootstrap;
-use crate::kafka::{create_topic, read_committed, unique, wait_until_consumed};
-use crate::leeway::{Worker, leeway, succeed};
-use crate::run::{PATIENCE, Run};
+use crate::global::{event, named};
+use crate::kafka::{OwnedRecord, create_topic, read_committed, unique, wait_until_consumed};
+use crate::leeway::{Worker, leeway, output, succeed};
+use crate::run::{PARTITIONS, PATIENCE, Run, wait_for};
+use crate::verify::WindowKind;
 
 const ROWS: usize = 1000;
 
@@ -158,4 +161,89 @@ fn reference_of_the_topics_first_records_is_made_once_they_are_there() {
     let verified = run.verify();
     eprintln!("{verified:?}");
     assert!(verified.events > 500, "{verified:?}");
+}
+
+#[test]
+fn rolling_reference_is_renewed_once_a_period_of_that_periods_records_whatever_dies() {
+    const SPAN_MS: i64 = 8000;
+    let mut run = Run::new("rolling");
+    run.reference_setting = "rolling:8s,lag:1s,every:4s".to_owned();
+    // Windows of which there are several in a period.
+    run.window = WindowKind::Count { size: 200, every: 50 };
+    let rows = run.rows("rows.jsonl", 60_000, 92);
+    let references = format!("{}-reference", run.application);
+    let published = || -> BTreeMap<String, Value> {
+        let records = read_committed(bootstrap(), &references);
+        let documents = records
+            .iter()
+            .filter(|record| record.key.as_deref().is_some_and(|key| key.contains(&b'/')));
+        documents.map(|record| named(&event(record))).collect()
+    };
+    let mut first = run.worker(&run.path("one"));
+    first.wait_for("waiting for records", 1, PATIENCE);
+    std::thread::scope(|scope| {
+        let producing = scope.spawn(|| run.produce(&rows, Some(1500)));
+        first.wait_for("restored store", PARTITIONS as usize, PATIENCE);
+        let mut second = run.worker(&run.path("two"));
+        // Each of them dies once, so that the first partition moves.
+        for number in 2.. {
+            wait_for(|| published().len() >= number || producing.is_finished(), "another reference");
+            match number {
+                2 => {
+                    first.end();
+                    first = run.worker(&run.path("one"));
+                }
+                4 => {
+                    second.end();
+                    second = run.worker(&run.path("two"));
+                }
+                _ => {}
+            }
+            if producing.is_finished() {
+                break;
+            }
+        }
+        producing.join().expect("produced");
+        wait_until_consumed(bootstrap(), &run.application, &run.topic, PATIENCE, &mut [&mut first, &mut second]);
+        second.stop();
+    });
+    first.stop();
+
+    // Each is what can be built of the records of a period, and no period has two.
+    let records = read_committed(bootstrap(), &run.topic);
+    let documents = published();
+    let mut of_periods = BTreeSet::new();
+    let time = |record: &OwnedRecord| record.timestamp.expect("a time");
+    let oldest = records.iter().map(time).min().expect("records");
+    let newest = records.iter().map(time).max().expect("records");
+    let mut end = (oldest / 4000) * 4000;
+    while end <= newest + SPAN_MS + 4000 {
+        let mut own: Vec<_> = records.iter().filter(|record| (end - SPAN_MS..end).contains(&time(record))).collect();
+        own.sort_by_key(|record| (record.partition, record.offset));
+        let file = run.path("period.jsonl");
+        let lines: Vec<u8> = own
+            .iter()
+            .flat_map(|record| [record.value.as_deref().unwrap_or_default(), b"\n"].concat())
+            .collect();
+        std::fs::write(&file, lines).expect("written");
+        let built = run.path("period.json");
+        let mut build = leeway();
+        build.args(["reference", "build", "--input"]).arg(&file).arg("--output").arg(&built);
+        if own.len() >= 100 && output(&mut build).status.success() {
+            let document: Value = serde_json::from_slice(&std::fs::read(&built).expect("a reference")).expect("JSON");
+            let version = named(&document).0;
+            if documents.contains_key(&version) {
+                assert!(
+                    of_periods.insert(version),
+                    "the same records make the same reference, in the next period too"
+                );
+            }
+        }
+        end += 4000;
+    }
+    assert_eq!(of_periods.len(), documents.len(), "each is of one period");
+    assert!(documents.len() >= 5, "{} references", documents.len());
+    let events = run.verify_with_changes(&documents);
+    eprintln!("{} references, {events} events", documents.len());
+    run.expect_right_audit(events);
 }
