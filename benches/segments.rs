@@ -136,12 +136,11 @@ impl Bench {
     fn measure(&self, way: &str, name: &str, records: usize) {
         let config = self.path("leeway.toml");
         let text = format!(
-            "application_id = \"{}\"\nstate_cache_max_bytes = {}\n[kafka.properties]\n{}\n\
+            "application_id = \"{}\"\nstate_cache_max_bytes = {}\n\
              [[monitor]]\nname = \"m\"\ntopic = \"{}\"\nevents_topic = \"{}-events\"\nreference = \"{}\"\n\
              segment_by = [\"segment\"]\nmax_segments = {}\nfeatures = {:?}\n",
             self.application_id,
             self.cache_bytes,
-            std::env::var("LEEWAY_BENCH_PROPERTIES").unwrap_or_default(),
             self.topic,
             self.topic,
             self.path("reference.json").display(),
