@@ -56,8 +56,11 @@ class Fixture:
         self.spec = {"features": features, "epsilon": 0.0001, "thresholds": {"possible": 0.3, "drift": 1.0}, "significance": 0.05, **spec}
         self.rows, self.times, self.idle, self.changes, self.valid = [], [], set(), {}, 0
 
+    def draw(self, shift):
+        return values(self.rnd, shift)
+
     def add(self, fields, time, shift=0):
-        drawn = values(self.rnd, shift)
+        drawn = self.draw(shift)
         self.rows.append(line({**fields, **{name: drawn[name] for name in self.names if name in drawn}}))
         self.times.append(time)
         self.valid += 1
@@ -77,9 +80,17 @@ class Fixture:
             return
         raise ValueError(f"no check after record {after}")
 
+    def events(self, bad, tally):
+        """What the model says."""
+        return list(segments.evaluate(self.rows, self.times, self.spec, bad.append, self.idle, self.changes, tally))
+
+    def say(self, events, tally):
+        """Adds to what happened what only the events show."""
+
     def write(self, directory, **least):
         bad, tally = [], Counter()
-        events = list(segments.evaluate(self.rows, self.times, self.spec, bad.append, self.idle, self.changes, tally))
+        events = self.events(bad, tally)
+        self.say(events, tally)
 
         def put(kind, text):
             with open(os.path.join(directory, f"{self.name}.{kind}"), "wb") as fh:
@@ -94,7 +105,7 @@ class Fixture:
             put("idle.txt", "".join(f"{i}\n" for i in sorted(self.idle)))
         if self.changes:
             put("changes.txt", "".join(f"{i} {name}\n" for i, name in sorted(self.changes.items())))
-        print(f"{self.name}: {len(self.rows)} records, {len(events)} events of {len({e['segment'] for e in events})} segments")
+        print(f"{self.name}: {len(self.rows)} records, {len(events)} events of {len({e.get('segment') for e in events})} segments")
         for what, count in sorted(tally.items()):
             print(f"{count:6} {what}")
         for what, count in {**STATUSES, **least}.items():

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A slow, simple model of the drift events of ONE partition with segments (scope `partition`), count windows or time windows.
+"""A slow, simple model of the events of ONE partition with segments (scope `partition`), count windows or time windows.
 
     segments.py --spec spec.json --times times.txt < records.jsonl > events.jsonl   [--idle FILE] [--changes FILE] [--invalid FILE] [--tally]
 
@@ -15,7 +15,7 @@ import argparse, json, math, sys
 from collections import Counter
 import oracle
 from oracle import Pairs, lines
-from time_windows import parse_record, time_of
+from time_windows import as_count_window, parse_record, time_of
 
 REST, MISSING, LONGEST = "__rest__", "__missing__", 256
 
@@ -27,6 +27,7 @@ class Segment:
         self.text, self.rows, self.times, self.previous = text, [], [], {}
         self.start = 0                                               # k at the last change of reference
         self.last = -1                                               # stream time at its last record
+        self.since = []                                              # payloads of its windows since its last check
         self.windows, self.closed = {}, -1                           # by start: payloads; each window that starts at `closed` or before is closed
 
     @property
@@ -42,6 +43,7 @@ class Segment:
         self.start = self.k
         self.windows.clear()
         self.previous.clear()
+        self.since.clear()
 
     def due(self, spec):
         """The records of the count window that is to be checked now, or none."""
@@ -50,11 +52,11 @@ class Segment:
         return rows if self.k % spec["check_interval"] == 0 and self.k >= least and len(rows) >= min(least, size) else []
 
     def check(self, rows, spec, **rest):
-        # Checked as a count window that has just these records.
-        for event in oracle.evaluate(rows, {**spec, "window_size": len(rows), "check_interval": len(rows), "min_samples": 1}):
-            name = event["feature"]
-            yield {**event, "segment": self.text, "record_count": self.k, "previous_status": self.previous.get(name), **rest}
-            self.previous[name] = event["status"]
+        for event in as_count_window(rows, spec, self.since):
+            key = event.get("kind"), event["feature"]
+            yield {**event, "segment": self.text, "record_count": self.k, "previous_status": self.previous.get(key), **rest}
+            self.previous[key] = event["status"]
+        self.since.clear()
 
 
 class Living:
@@ -167,6 +169,7 @@ def evaluate(payloads, times, spec, on_invalid=None, idle=frozenset(), changes=N
         """The events of one record."""
         nonlocal closed
         if counted:
+            segment.since.append(segment.rows[-1])
             rows = segment.due(spec)
             if rows:
                 yield from segment.check(rows, spec)
@@ -174,13 +177,16 @@ def evaluate(payloads, times, spec, on_invalid=None, idle=frozenset(), changes=N
         if time < 0:
             tally["without a time"] += 1
             return
-        start = time - time % every
+        start, late = time - time % every, True
         while start >= 0 and start + size > time:
             if start > max(closed, segment.closed):
+                late = False
                 segment.windows.setdefault(start, []).append(segment.rows[-1])
             else:
                 tally["late for a window" + (" that idleness closed" if start > closed else "")] += 1
             start -= every
+        if not late:
+            segment.since.append(segment.rows[-1])
         over = [(start, other.text.encode(), other) for other in living for start in other.windows if start + size + grace <= living.stream_time]
         for start, _, other in sorted(over, key=lambda window: window[:2]):
             yield from close(other, start, "stream_time")
@@ -205,7 +211,7 @@ def evaluate(payloads, times, spec, on_invalid=None, idle=frozenset(), changes=N
             living.expire()
             events += silence()
         for event in events:
-            tally[("summary " if event["feature"] == "*" else "feature ") + event["status"]] += 1
+            tally[f"{event.get('kind', 'summary' if event['feature'] == '*' else 'feature')} {event['status']}"] += 1
             yield event
         if number in changes:
             if not events:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A slow, simple model of the drift events of ONE partition with time windows (scope `partition`, no segments, one reference).
+"""A slow, simple model of the events of ONE partition with time windows (scope `partition`, no segments, one reference).
 
     time_windows.py --spec spec.json --times times.txt < records.jsonl > events.jsonl   [--idle FILE] [--invalid FILE]
 
@@ -35,22 +35,28 @@ def time_of(value):
     return None
 
 
+def as_count_window(rows, spec, since):
+    """The events of a check of just these records, as if they were the first ones; the examples are taken from `since`."""
+    yield from oracle.evaluate(rows, {**spec, "window_size": len(rows), "check_interval": len(rows), "min_samples": 1}, since=since)
+
+
 def evaluate(payloads, times, spec, on_invalid=None, idle=frozenset()):
     """Yields the events of one partition, in order."""
     size, every, grace, least = spec["size_ms"], spec["every_ms"], spec["grace_ms"], spec.get("min_samples", 100)
     windows, closed, stream_time, k, previous = {}, -1, -1, 0, {}         # by start: payloads; each window that starts at `closed` or before has closed
+    since = []                                                       # payloads that are in a window, since the last check
 
     def check(starts, closed_by, k):
         for start in starts:
             rows = windows.pop(start)
             if len(rows) < least:
                 continue
-            # Checked as a count window that has just these records.
-            for event in oracle.evaluate(rows, {**spec, "window_size": len(rows), "check_interval": len(rows), "min_samples": 1}):
-                name = event["feature"]
+            for event in as_count_window(rows, spec, since):
+                key = event.get("kind"), event["feature"]
                 yield {**event, "record_count": k, "window_start_ms": start, "window_end_ms": start + size, "closed_by": closed_by,
-                       "previous_status": previous.get(name)}
-                previous[name] = event["status"]
+                       "previous_status": previous.get(key)}
+                previous[key] = event["status"]
+            since.clear()
 
     for line, (payload, time) in enumerate(zip(payloads, times, strict=True), 1):
         record = parse_record(payload)
@@ -63,11 +69,14 @@ def evaluate(payloads, times, spec, on_invalid=None, idle=frozenset()):
         time = time if said is None else said
         if time >= 0:                                                # else it is in no window, and moves no time
             stream_time = max(stream_time, time)
-            start = time - time % every
+            start, late = time - time % every, True
             while start >= 0 and start + size > time:
                 if start > closed:
+                    late = False
                     windows.setdefault(start, []).append(payload)
                 start -= every
+            if not late:
+                since.append(payload)
             over = [start for start in sorted(windows) if start + size + grace <= stream_time]
             yield from check(over, "stream_time", k)
             if stream_time >= size + grace:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A slow, simple model of the drift events of a WHOLE topic with count windows (scope `global`), with or without segments.
+"""A slow, simple model of the events of a WHOLE topic with count windows (scope `global`), with or without segments.
 
     whole_topic.py --spec spec.json --order order.txt --records DIRECTORY > events.jsonl   [--times DIRECTORY] [--tally]
 
@@ -18,6 +18,11 @@ import argparse, json, os, sys
 from collections import Counter, defaultdict
 from oracle import lines
 from segments import Living, follow
+
+
+def without_examples(event):
+    """A quality event of a whole topic: partitions ship counts, and no values."""
+    return {**event, "examples": None} if event.get("kind") == "quality" else event
 
 
 def lives(payloads, times, spec):
@@ -62,7 +67,7 @@ def evaluate(order, records, spec, times=None, tally=None):
         window = segment.due(spec)
         if window:
             named = {"scope": "global", "reference_version": version, "segment": text and segment.text or None}
-            yield from segment.check(window, {**spec, "features": spec["references"][version]}, **named)
+            yield from map(without_examples, segment.check(window, {**spec, "features": spec["references"][version]}, **named))
         living.expire()
 
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""A slow, simple model of the drift events of a WHOLE topic with time windows (scope `global`, no segments).
+"""A slow, simple model of the events of a WHOLE topic with time windows (scope `global`, no segments).
 
     whole_topic_time.py --spec spec.json --order order.txt --records DIRECTORY --times DIRECTORY > events.jsonl   [--tally]
 
@@ -22,7 +22,7 @@ from collections import Counter, namedtuple
 from oracle import lines
 from segments import Segment, field
 from time_windows import parse_record, time_of
-from whole_topic import directory
+from whole_topic import directory, without_examples
 
 Window = namedtuple("Window", "partition start version publication k idle")
 Progress = namedtuple("Progress", "partition partitions open_from k idle")
@@ -194,8 +194,8 @@ def evaluate(order, records, times, spec, tally=None):
                 named = {"scope": "global", "reference_version": version, "record_count": sum(partition.k for partition in partitions),
                          "window_start_ms": start, "window_end_ms": start + size, "closed_by": closed_by}
                 for event in whole.check(rows, {**spec, "features": spec["references"][version]}, **named):
-                    tally[("summary " if event["feature"] == "*" else "feature ") + event["status"]] += 1
-                    yield event
+                    tally[f"{event.get('kind', 'summary' if event['feature'] == '*' else 'feature')} {event['status']}"] += 1
+                    yield without_examples(event)
         while len(waiting) > most:
             finished = min(waiting)
             del waiting[finished]

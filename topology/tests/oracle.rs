@@ -3,7 +3,7 @@
 //! `oracle/*.events.jsonl` were written by a model that recounts each window from scratch, in another language and with another library's
 //! chi-square distribution. Counts, texts and statuses must be equal; PSI to 1e-12 relative, p-values to 1e-8. Then the same records once more,
 //! crashed at several places, with and without a commit before: the bytes must be the same. With segments also with a cache so small that windows
-//! are read from the store all the time.
+//! are read from the store all the time. Fixtures `q*` have quality events among them, in the order in which they are written.
 
 #![expect(clippy::unwrap_used, reason = "a fixture that cannot be read is a failed test")]
 
@@ -13,10 +13,11 @@ use std::sync::Arc;
 
 use leeway_topology::drift::{Criteria, Thresholds};
 use leeway_topology::ids::{Offset, Partition, Timestamp};
-use leeway_topology::processor::{Disposition, Monitor, PublishedReferences};
+use leeway_topology::processor::{Disposition, Monitor, Outputs, PublishedReferences, Scopes};
+use leeway_topology::quality::{ByViolation, Quality};
 use leeway_topology::record::InputRecord;
 use leeway_topology::reference::Reference;
-use leeway_topology::test_driver::TestDriver;
+use leeway_topology::test_driver::{Output, TestDriver};
 use leeway_topology::window::time::TimeWindow;
 use leeway_topology::window::{CountWindow, Window};
 use serde_json::{Value, json};
@@ -33,6 +34,8 @@ struct Fixture {
     invalid: Vec<i64>,
     /// Of each record; `None`: made up.
     times: Option<Vec<i64>>,
+    /// Of each record, where the whole topic is watched.
+    partitions: Vec<i32>,
     /// Numbers of valid records after which the partition was idle.
     idle: BTreeSet<u64>,
     /// Numbers of valid records after which another reference was taken over, and its name in the spec.
@@ -60,6 +63,11 @@ impl Fixture {
         Self {
             name,
             times: optional("times.txt").map(|times| times.lines().map(|line| line.parse().unwrap()).collect()),
+            partitions: optional("partitions.txt")
+                .unwrap_or_default()
+                .lines()
+                .map(|line| line.parse().unwrap())
+                .collect(),
             idle: optional("idle.txt")
                 .unwrap_or_default()
                 .lines()
@@ -101,7 +109,7 @@ impl Fixture {
         Reference::from_json(document.to_string().as_bytes()).unwrap()
     }
 
-    fn driver(&self) -> TestDriver {
+    fn monitor(&self) -> Monitor {
         let number = |name: &str| self.spec[name].as_u64().unwrap();
         let field = |name: &Value| name.as_str().unwrap().parse().unwrap();
         let fields = |names: &Value| names.as_array().map(|names| names.iter().map(field).collect());
@@ -125,12 +133,36 @@ impl Fixture {
                 },
                 ..Criteria::default()
             },
+            quality: self.quality(),
             ..Monitor::new("default", "drift-data")
         };
         monitor.validate().unwrap();
+        monitor
+    }
+
+    /// Of a feature's own limits those that are left out are the monitor's.
+    fn quality(&self) -> Quality {
+        let limits_of = |spec: &Value, unset: ByViolation| ByViolation {
+            missing: spec["missing"].as_f64().or(unset.missing),
+            other: spec["other"].as_f64().or(unset.other),
+            out_of_range: spec["out_of_range"].as_f64().or(unset.out_of_range),
+        };
+        let limits = limits_of(&self.spec["quality"], ByViolation::default());
+        let own = self.spec["feature_quality"].as_object().into_iter().flatten();
+        Quality {
+            limits,
+            feature_limits: own.map(|(feature, spec)| (feature.clone(), limits_of(spec, limits))).collect(),
+        }
+    }
+
+    fn references(&self) -> PublishedReferences {
         let mut references = PublishedReferences::default();
         references.publish(Arc::new(self.reference()));
-        TestDriver::new("oracle", [monitor], references)
+        references
+    }
+
+    fn driver(&self) -> TestDriver {
+        TestDriver::new("oracle", [self.monitor()], self.references())
     }
 
     fn record(&self, offset: usize) -> InputRecord<'_> {
@@ -152,11 +184,7 @@ impl Fixture {
         };
         let (rejected, written) = self.run(straight);
         assert_eq!(rejected, self.invalid, "{}: invalid records", self.name);
-        assert_eq!(written.len(), self.events.len(), "{}: events", self.name);
-        for (written, expected) in written.iter().zip(&self.events) {
-            self.compare(&serde_json::from_slice(written).unwrap(), expected);
-        }
-
+        self.compare_all(&written);
         for commit_every in [1, 13, 97, 1009] {
             for cache_bytes in [usize::MAX, 0] {
                 let run = Run {
@@ -170,8 +198,59 @@ impl Fixture {
         }
     }
 
+    /// The same of the whole topic: what the partitions ship is merged as it comes.
+    fn check_whole_topic(&self) {
+        let written = self.run_whole_topic(usize::MAX);
+        self.compare_all(&written);
+        for commit_every in [1, 13, 97] {
+            assert_eq!(
+                self.run_whole_topic(commit_every),
+                written,
+                "{}: restarts each {commit_every} records",
+                self.name
+            );
+        }
+    }
+
+    fn run_whole_topic(&self, commit_every: usize) -> Vec<Vec<u8>> {
+        let monitor = Monitor {
+            scopes: Scopes::GLOBAL,
+            ..self.monitor()
+        };
+        let mut input = TestDriver::new("oracle", [monitor.clone()], self.references());
+        let mut global = TestDriver::global("oracle", [monitor], self.references());
+        let mut written = Vec::new();
+        for (number, partition) in (1..).zip(&self.partitions) {
+            let partition = Partition(*partition);
+            let record = InputRecord {
+                offset: input.position(partition),
+                ..self.record(number - 1)
+            };
+            let shipped = input.pipe(partition, [record]).unwrap();
+            assert_eq!(events(shipped.clone()), Vec::<Vec<u8>>::new(), "partitions are not checked");
+            written.extend(events(global.pipe_panes(Partition(0), &shipped.panes).unwrap()));
+            if number.is_multiple_of(commit_every) {
+                for driver in [&mut input, &mut global] {
+                    driver.commit();
+                    driver.restart();
+                }
+            }
+        }
+        written
+    }
+
+    fn compare_all(&self, written: &[Vec<u8>]) {
+        for (written, expected) in written.iter().zip(&self.events) {
+            self.compare(&serde_json::from_slice(written).unwrap(), expected);
+        }
+        assert_eq!(written.len(), self.events.len(), "{}: events", self.name);
+    }
+
     fn compare(&self, written: &Value, expected: &Value) {
         let place = format!("{}: {} at record {}", self.name, expected["feature"], expected["record_count"]);
+        // Drift events of the model do not say so.
+        let kind = expected.get("kind").map_or("drift", |kind| kind.as_str().unwrap());
+        assert_eq!(written["kind"], kind, "{place}: {written}");
         for (field, expected) in expected.as_object().unwrap() {
             let found = written.get(field).unwrap_or_else(|| panic!("{place}: no {field}"));
             match (found.as_f64(), expected.as_f64()) {
@@ -210,15 +289,15 @@ impl Fixture {
             if !is_idle {
                 change(&mut driver);
             }
-            let mut output = driver.pipe(PARTITION, [self.record(offset as usize)]).unwrap();
+            let output = driver.pipe(PARTITION, [self.record(offset as usize)]).unwrap();
             if matches!(output.dispositions[0], Disposition::Rejected(_)) && !rejected.contains(&offset) {
                 rejected.push(offset);
             }
+            let mut bytes = events(output);
             if is_idle && is_valid {
                 change(&mut driver);
-                output.events.append(&mut driver.close_idle(PARTITION).unwrap().events);
+                bytes.extend(events(driver.close_idle(PARTITION).unwrap()));
             }
-            let bytes: Vec<_> = output.events.iter().map(|event| event.to_json()).collect();
             if let Some(before) = written.insert(offset, bytes.clone()) {
                 assert_eq!(before, bytes, "{}: replay of record {offset}", self.name);
             }
@@ -239,6 +318,18 @@ impl Fixture {
         }
         (rejected, written.into_values().flatten().collect())
     }
+}
+
+/// Events of all kinds as they are written, in that order.
+fn events(output: Output) -> Vec<Vec<u8>> {
+    let mut outputs = Outputs {
+        events: output.events,
+        quality: output.quality,
+        panes: output.panes,
+    };
+    let mut written = Vec::with_capacity(outputs.event_count());
+    outputs.drain_events(&mut |event| written.push(event.to_json()));
+    written
 }
 
 /// One feature of a spec as a reference document has it.
@@ -346,4 +437,29 @@ fn changes_of_reference_with_segments() {
 #[test]
 fn changes_of_reference_with_time_windows_of_segments() {
     Fixture::read("s7_changes_of_reference_in_time").check();
+}
+
+#[test]
+fn quality_of_count_windows() {
+    Fixture::read("q1_quality_of_count_windows").check();
+}
+
+#[test]
+fn quality_of_time_windows() {
+    Fixture::read("q2_quality_of_time_windows").check();
+}
+
+#[test]
+fn quality_of_segments_that_expire_and_change_their_reference() {
+    Fixture::read("q3_quality_of_segments").check();
+}
+
+#[test]
+fn quality_of_time_windows_of_segments_that_change_their_reference() {
+    Fixture::read("q4_quality_of_time_windows_of_segments").check();
+}
+
+#[test]
+fn quality_of_the_whole_topic() {
+    Fixture::read("q5_quality_of_the_whole_topic").check_whole_topic();
 }
