@@ -113,6 +113,9 @@ pub(crate) fn verify_whole_topic(run: &Run, references: &References) -> usize {
     if let Some(segments) = run.segments {
         segments.specify(&mut settings);
     }
+    if let Some(quality) = run.quality {
+        quality.specify(&mut settings);
+    }
     std::fs::write(&spec, settings.to_string()).expect("written");
     let model = output(
         Command::new(python())
@@ -147,25 +150,10 @@ pub(crate) fn verify_whole_topic(run: &Run, references: &References) -> usize {
 fn window_of_the_whole_topic_is_that_of_the_model_whatever_dies() {
     let mut run = Run::new("global");
     run.scopes = vec!["partition", "global"];
-    let mut first = run.worker(&run.path("one"));
-    first.wait_for("restored store", 2 * PARTITIONS as usize, PATIENCE);
-    let mut second = run.worker(&run.path("two"));
-    for round in 0..4 {
-        let rows = run.rows(&format!("rows-{round}.jsonl"), 15_000, 60 + round);
+    let [mut first, mut second] = run.work(4, |part| {
+        let rows = run.rows(&format!("rows-{part}.jsonl"), 15_000, 60 + part as u64);
         run.produce(&rows, None);
-        // Killed with work under way; one comes back on its directory, the other on none.
-        match round {
-            0 => {
-                first.end();
-                first = run.worker(&run.path("one"));
-            }
-            1 => {
-                second.end();
-                second = run.worker(&run.path("empty"));
-            }
-            _ => {}
-        }
-    }
+    });
     wait_until_merged(&run, &mut [&mut first, &mut second]);
     first.stop();
     second.stop();

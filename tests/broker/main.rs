@@ -11,6 +11,7 @@ mod leeway;
 mod membership;
 mod outage;
 mod proxy;
+mod quality;
 mod reference;
 mod run;
 mod segments;

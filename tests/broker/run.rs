@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::cluster::bootstrap;
 use crate::kafka::{create_topic, positions, read_committed, unique};
 use crate::leeway::{Worker, leeway, output, succeed};
-use crate::verify::{Expectation, Segments, TIME_FIELD, Verified, WindowKind, verify, verify_with_changes};
+use crate::verify::{Expectation, Quality, Segments, TIME_FIELD, Verified, WindowKind, verify, verify_with_changes};
 
 pub(crate) const PARTITIONS: i32 = 6;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
@@ -85,6 +85,7 @@ pub(crate) struct Run {
     pub(crate) window: WindowKind,
     pub(crate) scopes: Vec<&'static str>,
     pub(crate) segments: Option<Segments>,
+    pub(crate) quality: Option<Quality>,
     /// More of librdkafka's properties, as lines of TOML.
     pub(crate) properties: &'static str,
     directory: tempfile::TempDir,
@@ -142,6 +143,7 @@ impl Run {
             window: WindowKind::Count { size: 1000, every: 100 },
             scopes: vec!["partition"],
             segments: None,
+            quality: None,
             properties: "",
             directory,
             application,
@@ -195,6 +197,29 @@ impl Run {
         let mut all = vec!["--config", properties.to_str().expect("UTF-8")];
         all.extend(arguments);
         Worker::start(self.workers_bootstrap.as_ref().unwrap_or(&self.bootstrap), state, &all)
+    }
+
+    /// Two workers take the input, sent in so many parts. With work under way, after the first part one of them is killed and comes back on its
+    /// directory, after the second the other, on none.
+    pub(crate) fn work(&self, parts: usize, mut send: impl FnMut(usize)) -> [Worker; 2] {
+        let mut first = self.worker(&self.path("one"));
+        first.wait_for("restored store", PARTITIONS as usize, PATIENCE);
+        let mut second = self.worker(&self.path("two"));
+        for part in 0..parts {
+            send(part);
+            match part {
+                0 => {
+                    first.end();
+                    first = self.worker(&self.path("one"));
+                }
+                1 => {
+                    second.end();
+                    second = self.worker(&self.path("empty"));
+                }
+                _ => {}
+            }
+        }
+        [first, second]
     }
 
     /// Rows with one bad in a hundred, drifting from the middle on, as a file of lines.
@@ -252,7 +277,8 @@ impl Run {
         let segments = self
             .segments
             .map(|Segments { by, max, expiry_ms }| format!("segment_by = {by:?}\nmax_segments = {max}\nsegment_expiry = \"{expiry_ms}ms\"\n"));
-        scopes + &window + &segments.unwrap_or_default()
+        let quality = self.quality.as_ref().map(Quality::settings);
+        scopes + &window + &segments.unwrap_or_default() + &quality.unwrap_or_default()
     }
 
     /// Where panes go in scope global.
@@ -326,6 +352,7 @@ impl Run {
             reference,
             window: self.window,
             segments: self.segments,
+            quality: self.quality,
             until,
         }
     }

@@ -7,35 +7,9 @@ use serde_json::Value;
 use crate::cluster::bootstrap;
 use crate::global::{References, named, verify_whole_topic, wait_until_merged};
 use crate::kafka::{read_committed, wait_until_consumed};
-use crate::leeway::Worker;
-use crate::run::{PARTITIONS, PATIENCE, Run};
-use crate::time_windows::{send, timed_records};
+use crate::run::{PATIENCE, Run};
+use crate::time_windows::{timed_records, work};
 use crate::verify::{Segments, WindowKind};
-
-type Records = Vec<(i32, Vec<u8>, i64)>;
-
-/// Two workers take the records in four parts. After the first one of them is killed and comes back on its directory, after the second the other, on
-/// none.
-fn work(run: &Run, records: &Records) -> [Worker; 2] {
-    let mut first = run.worker(&run.path("one"));
-    first.wait_for("restored store", PARTITIONS as usize, PATIENCE);
-    let mut second = run.worker(&run.path("two"));
-    for (number, part) in records.chunks(records.len() / 4 + 1).enumerate() {
-        send(run, part);
-        match number {
-            0 => {
-                first.end();
-                first = run.worker(&run.path("one"));
-            }
-            1 => {
-                second.end();
-                second = run.worker(&run.path("empty"));
-            }
-            _ => {}
-        }
-    }
-    [first, second]
-}
 
 /// What the events' segments are.
 fn segments(run: &Run) -> BTreeSet<String> {

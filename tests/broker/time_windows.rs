@@ -12,12 +12,16 @@ use serde_json::Value;
 use crate::cluster::bootstrap;
 use crate::global::{References, named, verify_whole_topic, wait_until_merged};
 use crate::kafka::{Handmade, produce, read_committed, wait_until_consumed};
+use crate::leeway::Worker;
 use crate::run::{PARTITIONS, PATIENCE, Run, wait_for};
 use crate::verify::{TIME_FIELD, WindowKind};
 
+/// A record: partition, value, timestamp.
+pub(crate) type Timed = (i32, Vec<u8>, i64);
+
 /// Records of one partition each: in order of time but for a jitter beyond the grace, and gaps that are longer than a window. The field says the time in
 /// one way or another, or does not; then the record's own timestamp does, or nothing.
-pub(crate) fn timed_records(rows: &Path) -> Vec<(i32, Vec<u8>, i64)> {
+pub(crate) fn timed_records(rows: &Path) -> Vec<Timed> {
     let mut random = StdRng::seed_from_u64(41);
     let mut now = [1_700_000_000_000_i64; PARTITIONS as usize];
     let text = std::fs::read(rows).expect("rows");
@@ -54,7 +58,7 @@ pub(crate) fn timed_records(rows: &Path) -> Vec<(i32, Vec<u8>, i64)> {
         .collect()
 }
 
-pub(crate) fn send(run: &Run, records: &[(i32, Vec<u8>, i64)]) {
+pub(crate) fn send(run: &Run, records: &[Timed]) {
     let handmade: Vec<Handmade<'_>> = records
         .iter()
         .map(|(partition, value, timestamp)| Handmade {
@@ -67,6 +71,12 @@ pub(crate) fn send(run: &Run, records: &[(i32, Vec<u8>, i64)]) {
     produce(bootstrap(), &run.topic, &handmade);
 }
 
+/// Four parts of the records, see [`Run::work`].
+pub(crate) fn work(run: &Run, records: &[Timed]) -> [Worker; 2] {
+    let parts: Vec<_> = records.chunks(records.len() / 4 + 1).collect();
+    run.work(parts.len(), |part| send(run, parts[part]))
+}
+
 #[test]
 fn time_windows_are_those_of_the_model_whatever_dies() {
     let mut run = Run::new("time");
@@ -77,24 +87,7 @@ fn time_windows_are_those_of_the_model_whatever_dies() {
         idle_ms: 2000,
     };
     let records = timed_records(&run.rows("rows.jsonl", 120_000, 40));
-    let mut first = run.worker(&run.path("one"));
-    first.wait_for("restored store", PARTITIONS as usize, PATIENCE);
-    let mut second = run.worker(&run.path("two"));
-    for (number, part) in records.chunks(records.len() / 4 + 1).enumerate() {
-        send(&run, part);
-        // Killed with work under way; one comes back on its directory, the other on none.
-        match number {
-            0 => {
-                first.end();
-                first = run.worker(&run.path("one"));
-            }
-            1 => {
-                second.end();
-                second = run.worker(&run.path("empty"));
-            }
-            _ => {}
-        }
-    }
+    let [mut first, mut second] = work(&run, &records);
     let all_are_closed = || {
         let events = read_committed(bootstrap(), &run.events);
         let idle: BTreeSet<_> = events
@@ -132,23 +125,7 @@ fn time_windows_of_the_whole_topic_are_those_of_the_model_whatever_dies() {
     let mut records = timed_records(&run.rows("rows.jsonl", 120_000, 42));
     // One partition never has a record, and is not waited for.
     records.retain(|(partition, _, _)| *partition + 1 < PARTITIONS);
-    let mut first = run.worker(&run.path("one"));
-    first.wait_for("restored store", PARTITIONS as usize, PATIENCE);
-    let mut second = run.worker(&run.path("two"));
-    for (number, part) in records.chunks(records.len() / 4 + 1).enumerate() {
-        send(&run, part);
-        match number {
-            0 => {
-                first.end();
-                first = run.worker(&run.path("one"));
-            }
-            1 => {
-                second.end();
-                second = run.worker(&run.path("empty"));
-            }
-            _ => {}
-        }
-    }
+    let [mut first, mut second] = work(&run, &records);
     let all_are_idle = || {
         let mut is_idle: BTreeMap<Partition, bool> = BTreeMap::new();
         for record in read_committed(bootstrap(), &run.panes_topic()) {

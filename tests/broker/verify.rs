@@ -22,6 +22,8 @@ pub(crate) struct Expectation<'a> {
     pub(crate) window: WindowKind,
     /// By what records are watched apart.
     pub(crate) segments: Option<Segments>,
+    /// From which shares on quality is violated.
+    pub(crate) quality: Option<Quality>,
     /// Of each partition the records before this offset, and what comes of them.
     pub(crate) until: i64,
 }
@@ -59,6 +61,45 @@ impl Segments {
         spec["segment_by"] = self.by.into();
         spec["max_segments"] = self.max.into();
         spec["segment_expiry_ms"] = self.expiry_ms.into();
+    }
+}
+
+/// Shares by kind of fault: `("missing", 0.05)`.
+pub(crate) type Shares = &'static [(&'static str, f64)];
+
+/// From which shares on quality is violated.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quality {
+    /// Of all features.
+    pub(crate) of_all: Shares,
+    /// Of some; what they leave out is that of all.
+    pub(crate) of_features: &'static [(&'static str, Shares)],
+}
+
+impl Quality {
+    /// In the model's words.
+    pub(crate) fn specify(&self, spec: &mut Value) {
+        for (kind, share) in self.of_all {
+            spec["quality"][*kind] = (*share).into();
+        }
+        for (feature, shares) in self.of_features {
+            for (kind, share) in *shares {
+                spec["feature_quality"][*feature][*kind] = (*share).into();
+            }
+        }
+    }
+
+    /// For the table of the monitor.
+    pub(crate) fn settings(&self) -> String {
+        let table = |shares: Shares| {
+            let entries: Vec<_> = shares.iter().map(|(kind, share)| format!("{kind} = {share:?}")).collect();
+            format!("{{ {} }}", entries.join(", "))
+        };
+        let of_features = self
+            .of_features
+            .iter()
+            .map(|(feature, shares)| format!("feature_quality.{feature} = {}\n", table(*shares)));
+        format!("quality = {}\n{}", table(self.of_all), of_features.collect::<String>())
     }
 }
 
@@ -265,6 +306,9 @@ fn specification(expectation: &Expectation<'_>) -> Value {
     specify_window(expectation.window, &mut spec);
     if let Some(segments) = expectation.segments {
         segments.specify(&mut spec);
+    }
+    if let Some(quality) = expectation.quality {
+        quality.specify(&mut spec);
     }
     spec
 }
