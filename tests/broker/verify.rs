@@ -79,28 +79,29 @@ pub(crate) struct Quality {
 impl Quality {
     /// In the model's words.
     pub(crate) fn specify(&self, spec: &mut Value) {
-        for (kind, share) in self.of_all {
-            spec["quality"][*kind] = (*share).into();
+        for &(kind, share) in self.of_all {
+            spec["quality"][kind] = share.into();
         }
-        for (feature, shares) in self.of_features {
-            for (kind, share) in *shares {
-                spec["feature_quality"][*feature][*kind] = (*share).into();
+        for &(feature, shares) in self.of_features {
+            for &(kind, share) in shares {
+                spec["feature_quality"][feature][kind] = share.into();
             }
         }
     }
 
     /// For the table of the monitor.
     pub(crate) fn settings(&self) -> String {
-        let table = |shares: Shares| {
-            let entries: Vec<_> = shares.iter().map(|(kind, share)| format!("{kind} = {share:?}")).collect();
-            format!("{{ {} }}", entries.join(", "))
-        };
-        let of_features = self
-            .of_features
-            .iter()
-            .map(|(feature, shares)| format!("feature_quality.{feature} = {}\n", table(*shares)));
-        format!("quality = {}\n{}", table(self.of_all), of_features.collect::<String>())
+        let mut lines = format!("quality = {}\n", inline_table(self.of_all));
+        for &(feature, shares) in self.of_features {
+            lines += &format!("feature_quality.{feature} = {}\n", inline_table(shares));
+        }
+        lines
     }
+}
+
+fn inline_table(shares: Shares) -> String {
+    let entries: Vec<_> = shares.iter().map(|(kind, share)| format!("{kind} = {share:?}")).collect();
+    format!("{{ {} }}", entries.join(", "))
 }
 
 /// The field that says a record's time.
