@@ -4,6 +4,7 @@
 
 use leeway_topology::drift::{CheckedFeature, Criteria, Status};
 use leeway_topology::psi;
+use leeway_topology::quality::{CheckedQuality, QualityStatus, Violation};
 use leeway_topology::reference::FeatureReference;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -11,7 +12,7 @@ use minijinja::{AutoEscape, Environment, Error};
 use serde::Serialize;
 
 use super::table::probability;
-use super::{Report, percent, words};
+use super::{Report, examples, percent, share, words};
 
 /// Width of a chart, and the heights of its two parts: shares, and what each bin adds to the PSI.
 const WIDTH: f64 = 640.0;
@@ -54,6 +55,33 @@ struct Page<'a> {
     significance: f64,
     epsilon: f64,
     features: Vec<FeatureView<'a>>,
+    violated: usize,
+    /// Of the features that have a threshold.
+    quality: Vec<QualityView<'a>>,
+}
+
+#[derive(Serialize)]
+struct QualityView<'a> {
+    name: &'a str,
+    verdict: Verdict,
+    missing: String,
+    other: String,
+    out_of_range: String,
+    examples: String,
+}
+
+impl<'a> QualityView<'a> {
+    fn of(feature: &'a FeatureReference, found: &CheckedQuality) -> Self {
+        let [missing, other, out_of_range] = Violation::ALL.map(|violation| share(found, violation));
+        Self {
+            name: feature.name(),
+            verdict: Verdict::of_quality(found.status()),
+            missing,
+            other,
+            out_of_range,
+            examples: examples(found),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -74,6 +102,18 @@ impl Verdict {
                 Status::PossibleDrift => "◆",
                 Status::Drift => "▲",
             },
+        }
+    }
+
+    /// In the colours and shapes of no drift and of drift.
+    fn of_quality(status: QualityStatus) -> Self {
+        let like = match status {
+            QualityStatus::Ok => Status::NoDrift,
+            QualityStatus::Violated => Status::Drift,
+        };
+        Self {
+            words: status.as_str(),
+            ..Self::of(like)
         }
     }
 }
@@ -156,6 +196,8 @@ pub fn render(report: &Report, sources: Sources<'_>) -> Result<String, Error> {
             .iter()
             .map(|(feature, found)| view(report, feature, found, criteria.epsilon))
             .collect(),
+        violated: report.violated(),
+        quality: report.of_quality().map(|(feature, found)| QualityView::of(feature, found)).collect(),
     };
     environment.get_template("report.html")?.render(Serde(page))
 }

@@ -20,6 +20,7 @@ use leeway_topology::drift::{CheckedFeature, Criteria, Status, Summary};
 use leeway_topology::event::SUMMARY;
 use leeway_topology::field::Pointer;
 use leeway_topology::metric::{Measurements, Metric};
+use leeway_topology::quality::{CheckedQuality, Example, Quality, QualityStatus, Violation};
 use leeway_topology::reference::{FeatureReference, Reference};
 use serde::Serialize;
 
@@ -61,6 +62,8 @@ pub struct Report {
     pub features: Vec<CheckedFeature>,
     /// Over all features.
     pub summary: Summary,
+    /// Of the features that have a threshold of quality, in the reference's order.
+    pub quality: Vec<CheckedQuality>,
     /// Rows checked.
     pub rows: u64,
     /// Lines that are no JSON object.
@@ -78,13 +81,22 @@ pub struct Rows<'a> {
     pub paths: &'a BTreeMap<String, Pointer>,
 }
 
+/// What to look for.
+#[derive(Clone, Copy, Debug)]
+pub struct Criterion<'a> {
+    /// Of drift.
+    pub drift: &'a Criteria,
+    /// Of quality.
+    pub quality: &'a Quality,
+}
+
 /// Checks the rows of a file. `progress` hears of each row.
 ///
 /// # Errors
 /// When the file cannot be read, or has no rows, or too many.
-pub fn check(rows: Rows<'_>, reference: &Arc<Reference>, criteria: &Criteria, progress: &dyn Fn()) -> Result<Report, CheckError> {
+pub fn check(rows: Rows<'_>, reference: &Arc<Reference>, criteria: Criterion<'_>, progress: &dyn Fn()) -> Result<Report, CheckError> {
     let Rows { path, format, paths } = rows;
-    let mut batch = Batch::at_paths(Arc::clone(reference), paths);
+    let mut batch = Batch::judging(Arc::clone(reference), paths, criteria.quality);
     let mut rejected = 0;
     let too_many = |error| CheckError::TooManyRows {
         path: path.to_owned(),
@@ -121,11 +133,12 @@ pub fn check(rows: Rows<'_>, reference: &Arc<Reference>, criteria: &Criteria, pr
             rejected,
         });
     }
-    let (features, summary) = batch.check(criteria);
+    let (features, summary) = batch.check(criteria.drift);
     Ok(Report {
         reference: Arc::clone(reference),
         features,
         summary,
+        quality: batch.check_quality(),
         rows: batch.rows(),
         rejected,
     })
@@ -136,6 +149,18 @@ impl Report {
     #[must_use]
     pub fn is_drift(&self) -> bool {
         self.summary.status == Status::Drift || self.summary.drifted_features > 0
+    }
+
+    /// Features whose quality is violated.
+    #[must_use]
+    pub fn violated(&self) -> usize {
+        self.quality.iter().filter(|found| found.status() == QualityStatus::Violated).count()
+    }
+
+    /// The features that have a threshold of quality, and what was found for each.
+    pub fn of_quality(&self) -> impl Iterator<Item = (&FeatureReference, &CheckedQuality)> {
+        let features = self.reference.features();
+        self.quality.iter().map(move |found| (&features[found.feature], found))
     }
 
     /// The verdict on all: a feature that drifts is not to be missed behind a mean of many that do not.
@@ -184,6 +209,7 @@ impl Report {
                 reference_version: version,
             },
             features: features.map(|(feature, found)| self.feature(feature, found)).collect(),
+            quality: self.of_quality().map(|(feature, found)| self.feature_quality(feature, found)).collect(),
         };
         // Serialising these types into memory cannot fail.
         serde_json::to_string(&document).unwrap_or_default() + "\n"
@@ -218,6 +244,24 @@ impl Report {
         }
     }
 
+    fn feature_quality<'a>(&'a self, feature: &'a FeatureReference, found: &'a CheckedQuality) -> QualityDocument<'a> {
+        let CheckedQuality { shares, limits, .. } = found;
+        QualityDocument {
+            feature: feature.name(),
+            status: found.status(),
+            window_count: self.rows,
+            missing_share: shares.missing.unwrap_or_default(),
+            missing_threshold: limits.missing,
+            other_share: shares.other,
+            other_threshold: limits.other,
+            out_of_range_share: shares.out_of_range,
+            out_of_range_threshold: limits.out_of_range,
+            violations: &found.violations,
+            examples: found.examples.as_deref(),
+            reference_version: self.reference.version(),
+        }
+    }
+
     /// The metrics beside PSI that some feature has.
     fn measured(&self) -> impl Iterator<Item = Metric> {
         let is_there = |metric: &Metric| self.features.iter().any(|found| found.check.measurements.get(*metric).is_some());
@@ -229,6 +273,7 @@ impl Report {
 struct Document<'a> {
     summary: SummaryDocument<'a>,
     features: Vec<FeatureDocument<'a>>,
+    quality: Vec<QualityDocument<'a>>,
 }
 
 #[derive(Serialize)]
@@ -264,6 +309,43 @@ struct FeatureDocument<'a> {
     ks: Option<f64>,
     wasserstein: Option<f64>,
     chi2_p_value: Option<f64>,
+}
+
+/// The fields of a quality event that a file has.
+#[derive(Serialize)]
+struct QualityDocument<'a> {
+    feature: &'a str,
+    status: QualityStatus,
+    window_count: u64,
+    missing_share: f64,
+    missing_threshold: Option<f64>,
+    other_share: Option<f64>,
+    other_threshold: Option<f64>,
+    out_of_range_share: Option<f64>,
+    out_of_range_threshold: Option<f64>,
+    violations: &'a [Violation],
+    examples: Option<&'a [Example]>,
+    reference_version: &'a str,
+}
+
+/// A share for people, beside the threshold that it is held against: `4.20 % < 5 %`.
+fn share(found: &CheckedQuality, violation: Violation) -> String {
+    match (found.shares.get(violation), found.limits.get(violation)) {
+        (None, _) => "-".to_owned(),
+        (Some(share), None) => format!("{:.2} %", share * 100.0),
+        (Some(share), Some(limit)) => {
+            let sign = if found.violations.contains(&violation) { '≥' } else { '<' };
+            // Thresholds are written with few digits: what a double adds to them is left out.
+            format!("{:.2} % {sign} {} %", share * 100.0, (limit * 1e8).round() / 1e6)
+        }
+    }
+}
+
+/// Examples for people: `"gold" (3), "silver" (1)`.
+fn examples(found: &CheckedQuality) -> String {
+    let examples = found.examples.iter().flatten();
+    let texts: Vec<_> = examples.map(|Example { value, count }| format!("{value:?} ({count})")).collect();
+    texts.join(", ")
 }
 
 /// A count as a part of a whole, in percent; 0 of nothing.

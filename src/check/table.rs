@@ -4,8 +4,9 @@ use comfy_table::presets::UTF8_BORDERS_ONLY;
 use comfy_table::{Cell, CellAlignment, Color, Table};
 use leeway_topology::drift::Status;
 use leeway_topology::metric::Metric;
+use leeway_topology::quality::{QualityStatus, Violation};
 
-use super::{Report, percent, words};
+use super::{Report, examples, percent, share, words};
 
 /// Characters of a sparkline, at most: neighbouring bins are put together.
 const SPARKLINE_WIDTH_MAX: usize = 20;
@@ -54,7 +55,36 @@ pub fn render(report: &Report, colours: bool) -> String {
         ]);
         table.add_row(row);
     }
-    format!("{table}\n{}\n", summary(report))
+    format!("{table}\n{}\n{}", summary(report), quality(report, colours))
+}
+
+/// A table of the features that have a threshold, and a line that sums it up; nothing where none has.
+fn quality(report: &Report, colours: bool) -> String {
+    if report.quality.is_empty() {
+        return String::new();
+    }
+    let mut table = Table::new();
+    table
+        .load_style(UTF8_BORDERS_ONLY)
+        .set_header(["feature", "quality", "missing", "other", "out of range", "most frequent of other"]);
+    for (feature, found) in report.of_quality() {
+        let mut status = Cell::new(found.status());
+        if colours {
+            status = status.fg(match found.status() {
+                QualityStatus::Ok => Color::Green,
+                QualityStatus::Violated => Color::Red,
+            });
+        }
+        let mut row = vec![Cell::new(feature.name()), status];
+        row.extend(Violation::ALL.map(|violation| Cell::new(share(found, violation)).set_alignment(CellAlignment::Right)));
+        row.push(Cell::new(examples(found)));
+        table.add_row(row);
+    }
+    format!(
+        "\n{table}\nquality: {} of {} features violated\n",
+        report.violated(),
+        report.quality.len()
+    )
 }
 
 /// A metric's column.

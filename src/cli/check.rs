@@ -1,4 +1,4 @@
-//! `leeway check`: whether the rows of a file have drifted from a reference.
+//! `leeway check`: whether the rows of a file have drifted from a reference, and whether too many of their values are faulty.
 
 use std::cell::Cell;
 use std::io::{IsTerminal as _, Write as _};
@@ -11,6 +11,7 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use leeway_topology::drift::{Criteria, Thresholds};
 use leeway_topology::metric::Metric;
+use leeway_topology::quality::{ByViolation, Quality, Violation};
 use leeway_topology::reference::Reference;
 
 use super::reference::{BinningArgs, PathArgs, read};
@@ -37,14 +38,15 @@ enum Output {
 #[command(
     after_help = "The numbers are those that a window in the stream has over the same rows; min_samples does not apply.
 
-Exit code: 0 no feature drifts, 3 one does or the summary, 1 it cannot be judged, 2 bad arguments.
+Exit code: 0 no feature drifts, 3 one does or the summary, or violates a threshold of quality, 1 it cannot be judged, 2 bad arguments.
 
 Examples:
   leeway check --reference reference.json --current today.csv
   leeway check --reference train.csv --current today.csv --feature age=edges:18,30,50 --html report.html
   leeway check --reference reference.json --current today.jsonl --format json --drift 0.3
   leeway check --reference reference.json --current today.jsonl --path age=/payload/age
-  leeway check --reference reference.json --current today.csv --metrics js,ks"
+  leeway check --reference reference.json --current today.csv --metrics js,ks
+  leeway check --reference reference.json --current today.csv --missing 0.05 --other 0.1"
 )]
 pub struct Args {
     /// A reference (.json), or the data to make one of (.csv, .parquet or .jsonl)
@@ -77,6 +79,15 @@ pub struct Args {
     /// Floor of a bin's share
     #[arg(long, value_name = "SHARE", default_value_t = 1e-4)]
     epsilon: f64,
+    /// Share of a feature's values from which on too many are missing
+    #[arg(long, value_name = "SHARE")]
+    missing: Option<f64>,
+    /// Share of its values that are there from which on too many are none that the reference names
+    #[arg(long, value_name = "SHARE")]
+    other: Option<f64>,
+    /// The same, of numbers below and above the reference's range
+    #[arg(long, value_name = "SHARE")]
+    out_of_range: Option<f64>,
     #[command(flatten)]
     binning: BinningArgs,
     #[command(flatten)]
@@ -89,6 +100,7 @@ pub struct Args {
 /// When an argument makes no sense, a file cannot be read or written, or there are no rows.
 pub fn execute(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
     let criteria = args.criteria()?;
+    let quality = args.quality()?;
     let format = args.current_format.map_or_else(|| Format::of(&args.current), Ok)?;
     let is_json_lines = |format: Format| format.as_table().is_none();
     if !is_json_lines(format) && !Format::of(&args.reference).is_ok_and(is_json_lines) {
@@ -103,7 +115,11 @@ pub fn execute(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
         format,
         paths: &paths,
     };
-    let report = check::check(rows, &reference, &criteria, &|| progress.row())?;
+    let looked_for = check::Criterion {
+        drift: &criteria,
+        quality: &quality,
+    };
+    let report = check::check(rows, &reference, looked_for, &|| progress.row())?;
     progress.end();
 
     let mut errors = std::io::stderr().lock();
@@ -123,6 +139,13 @@ pub fn execute(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
             &**feature.name()
         )?;
     }
+    for violation in Violation::ALL {
+        let is_of_none = report.quality.iter().all(|found| found.limits.get(violation).is_none());
+        if quality.limits.get(violation).is_some() && is_of_none {
+            let flag = violation.as_str().replace('_', "-");
+            writeln!(errors, "warning: --{flag} applies to no feature of the reference")?;
+        }
+    }
     if let Some(path) = &args.html {
         let sources = html::Sources {
             reference: &name(&args.reference),
@@ -139,7 +162,7 @@ pub fn execute(args: &Args, context: &Context) -> anyhow::Result<ExitCode> {
         Output::Table => table::render(&report, std::io::stdout().is_terminal() && !context.no_color()),
     };
     out.write_all(text.as_bytes())?;
-    Ok(if report.is_drift() {
+    Ok(if report.is_drift() || report.violated() > 0 {
         ExitCode::from(EXIT_MISMATCH)
     } else {
         ExitCode::SUCCESS
@@ -161,6 +184,24 @@ impl Args {
         };
         match criteria.validate() {
             Ok(()) => Ok(criteria),
+            Err(fault) => Err(ConfigError {
+                faults: vec![fault.to_string()],
+            }),
+        }
+    }
+
+    /// Thresholds of all features, refused by the rules of a monitor's.
+    fn quality(&self) -> Result<Quality, ConfigError> {
+        let quality = Quality {
+            limits: ByViolation {
+                missing: self.missing,
+                other: self.other,
+                out_of_range: self.out_of_range,
+            },
+            ..Quality::default()
+        };
+        match quality.validate() {
+            Ok(()) => Ok(quality),
             Err(fault) => Err(ConfigError {
                 faults: vec![fault.to_string()],
             }),

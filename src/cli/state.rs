@@ -7,12 +7,15 @@ use clap::ValueEnum;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_BORDERS_ONLY;
 use indicatif::{HumanBytes, HumanCount};
-use leeway_topology::state::{FeatureHead, SegmentsHead, WindowHead};
+use leeway_topology::state::{FeatureHead, FeatureQualityHead, SegmentsHead, WindowHead};
 use serde_json::json;
 
 use super::{Context, EXIT_MISMATCH};
 use crate::config::ConfigFlags;
-use crate::state::inspect::{self, Contents, Head};
+use crate::state::inspect::{self, Contents, Head, KeptWindow};
+
+/// Rows of the table of quality, at most: there may be as many as there are segments.
+const QUALITY_ROWS_MAX: usize = 50;
 
 /// How to print it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -86,8 +89,49 @@ fn text(contents: &Contents) -> String {
         }
         lines.push(table.to_string());
     }
+    lines.extend(quality_text(contents));
     lines.extend(contents.unreadable.iter().map(|what| format!("cannot be read: {what}")));
     lines.join("\n") + "\n"
+}
+
+/// The features that have a threshold of quality, window by window. None: no table.
+fn quality_text(contents: &Contents) -> Vec<String> {
+    let mut table = Table::new();
+    table.load_style(UTF8_BORDERS_ONLY);
+    table.set_header(["task", "window", "feature", "quality", "most frequent of other, since"]);
+    let mut rows = 0;
+    for (task, of_task) in &contents.tasks {
+        for window in &of_task.windows {
+            for feature in window.quality.iter().flat_map(|quality| &quality.features) {
+                rows += 1;
+                if rows <= QUALITY_ROWS_MAX {
+                    let FeatureQualityHead { name, status, examples } = feature;
+                    let examples: Vec<_> = examples
+                        .iter()
+                        .map(|example| format!("{:?} ({})", example.value, example.count))
+                        .collect();
+                    table.add_row([
+                        task.to_string(),
+                        window.key.clone(),
+                        name.to_string(),
+                        status.map_or("-", |status| status.as_str()).to_owned(),
+                        examples.join(", "),
+                    ]);
+                }
+            }
+        }
+    }
+    let mut lines = Vec::new();
+    if rows > 0 {
+        lines.push(table.to_string());
+    }
+    if rows > QUALITY_ROWS_MAX {
+        lines.push(format!(
+            "and {} more: --format json has them all",
+            HumanCount((rows - QUALITY_ROWS_MAX) as u64)
+        ));
+    }
+    lines
 }
 
 fn json(contents: &Contents) -> String {
@@ -95,7 +139,7 @@ fn json(contents: &Contents) -> String {
         .tasks
         .iter()
         .map(|(task, of_task)| {
-            let windows: Vec<_> = of_task.windows.iter().map(|(key, head)| window(key, head)).collect();
+            let windows: Vec<_> = of_task.windows.iter().map(window).collect();
             json!({
                 "store": &*task.store,
                 "partition": task.partition.0,
@@ -134,7 +178,20 @@ fn segments(key: &str, head: &SegmentsHead) -> serde_json::Value {
     })
 }
 
-fn window(key: &str, head: &Head) -> serde_json::Value {
+fn window(KeptWindow { key, head, quality }: &KeptWindow) -> serde_json::Value {
+    let mut object = head_of(key, head);
+    object["quality"] = quality
+        .as_ref()
+        .map(|quality| quality.features.iter().map(quality_of).collect::<Vec<_>>())
+        .into();
+    object
+}
+
+fn quality_of(feature: &FeatureQualityHead) -> serde_json::Value {
+    json!({"feature": &*feature.name, "status": feature.status, "examples": feature.examples})
+}
+
+fn head_of(key: &str, head: &Head) -> serde_json::Value {
     let features = |features: &[FeatureHead]| features.iter().map(|feature| feature.name.to_string()).collect::<Vec<_>>();
     let count = |head: &WindowHead| {
         json!({

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use leeway_topology::codec;
 use leeway_topology::state::{
-    GlobalTimeHead, GlobalWindowHead, KeyKind, KeyText, SegmentsHead, TimeWindowHead, WindowHead, decode_head, progress_key,
+    GlobalTimeHead, GlobalWindowHead, KeyKind, KeyText, QualityHead, SegmentsHead, TimeWindowHead, WindowHead, decode_head, progress_key,
 };
 
 use super::backend::{Backend as _, KEY_FORMAT, prefix, split};
@@ -53,8 +53,8 @@ pub struct TaskContents {
     pub progress: Option<Progress>,
     /// Where it stands in its changelog.
     pub checkpoint: Option<Checkpoint>,
-    /// Its windows, by their keys in words.
-    pub windows: Vec<(String, Head)>,
+    /// Its windows.
+    pub windows: Vec<KeptWindow>,
     /// What all segments of a monitor have together, by their keys in words.
     pub segments: Vec<(String, SegmentsHead)>,
     /// Panes of histograms, and open windows of the whole topic.
@@ -63,6 +63,17 @@ pub struct TaskContents {
     pub keys: u64,
     /// Bytes of keys and values, not compressed.
     pub bytes: u64,
+}
+
+/// A window, or windows of time.
+#[derive(Debug)]
+pub struct KeptWindow {
+    /// Its key in words.
+    pub key: String,
+    /// What is kept beside the panes.
+    pub head: Head,
+    /// What quality checks keep; `None`: its monitor has no thresholds of quality.
+    pub quality: Option<QualityHead>,
 }
 
 /// What is kept of a window, or of windows of time, beside the panes.
@@ -181,20 +192,30 @@ impl TaskContents {
         } else if key == checkpoint_key() {
             self.checkpoint = Some(Checkpoint::from_bytes(value).map_err(corrupt)?);
         } else if key.first() == Some(&(KeyKind::Window as u8)) {
-            self.windows.push((text(key), Head::Count(decode_head(value).map_err(corrupt)?.0)));
+            let (head, quality) = decode_head(value).map_err(corrupt)?;
+            self.keep(key, Head::Count(head), quality);
         } else if key.first() == Some(&(KeyKind::TimeWindow as u8)) {
-            self.windows.push((text(key), Head::Time(decode_head(value).map_err(corrupt)?.0)));
+            let (head, quality) = decode_head(value).map_err(corrupt)?;
+            self.keep(key, Head::Time(head), quality);
         } else if key.first() == Some(&(KeyKind::GlobalWindow as u8)) {
-            self.windows.push((text(key), Head::Global(decode_head(value).map_err(corrupt)?.0)));
+            let (head, quality) = decode_head(value).map_err(corrupt)?;
+            self.keep(key, Head::Global(head), quality);
         } else if key.first() == Some(&(KeyKind::Segments as u8)) {
             self.segments.push((text(key), codec::decode(value).map_err(corrupt)?));
         } else if key.first() == Some(&(KeyKind::GlobalTimeWindow as u8)) {
-            self.windows.push((text(key), Head::GlobalTime(codec::decode(value).map_err(corrupt)?)));
+            let mut head: GlobalTimeHead = codec::decode(value).map_err(corrupt)?;
+            let quality = head.measured.as_mut().and_then(|measured| measured.quality.take());
+            self.keep(key, Head::GlobalTime(head), quality);
         } else if [KeyKind::Pane as u8, KeyKind::OpenWindow as u8].contains(key.first().unwrap_or(&0)) {
             self.panes += 1;
         } else {
             return Err("no kind of key that this build knows".to_owned());
         }
         Ok(())
+    }
+
+    fn keep(&mut self, key: &[u8], head: Head, quality: Option<QualityHead>) {
+        let key = text(key);
+        self.windows.push(KeptWindow { key, head, quality });
     }
 }

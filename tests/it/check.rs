@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 fn check(directory: &Path, arguments: &[&str]) -> Output {
@@ -186,6 +186,114 @@ fn table_begins_with_the_worst_feature_and_the_exit_code_tells_of_drift() {
     assert!(rows[1].contains("__other__") && rows[2].contains("no drift"), "{table}");
     assert!(table.contains("drift: 2 of 3 features drift"), "{table}");
     assert!(!table.contains('\u{1b}'), "no colours but on a terminal");
+}
+
+#[test]
+fn share_at_its_threshold_is_a_violation_told_everywhere_without_any_drift() {
+    let directory = samples();
+    // As the reference, but for every tenth plan, which it does not name, and every twentieth age.
+    let row = |number: u32| {
+        let plan = if number.is_multiple_of(10) {
+            "gold"
+        } else {
+            ["basic", "pro"][(number % 2) as usize]
+        };
+        let age = if number.is_multiple_of(20) {
+            String::new()
+        } else {
+            (20 + number * 7919 % 50).to_string()
+        };
+        format!("{age},{plan},{}\n", number * 31 % 97)
+    };
+    let rows = (0..2000).fold("age,plan,score\n".to_owned(), |text, number| text + &row(number));
+    std::fs::write(directory.path().join("today.csv"), rows).expect("written");
+    // So that nothing drifts, however much has changed.
+    let files = [
+        "--reference",
+        "train.csv",
+        "--current",
+        "today.csv",
+        "--possible-drift",
+        "8",
+        "--drift",
+        "9",
+    ];
+    let with = |more: &[&str]| check(directory.path(), &[&files[..], more].concat());
+
+    let silent = with(&["--format", "json"]);
+    assert_eq!((silent.status.code(), &json(&silent)["quality"]), (Some(0), &json!([])));
+    let bearable = with(&["--other", "0.11", "--out-of-range", "0.5", "--format", "json"]);
+    assert_eq!(bearable.status.code(), Some(0), "{}", text(&bearable.stdout));
+
+    let limits = ["--missing", "0.06", "--other", "0.1", "--html", "report.html"];
+    let violated = with(&[&limits[..], &["--format", "json"][..]].concat());
+    let report = json(&violated);
+    assert_eq!(
+        (violated.status.code(), &report["summary"]["status"]),
+        (Some(3), &Value::from("no_drift"))
+    );
+    let quality = report["quality"].as_array().expect("features");
+    let of = |name: &str| quality.iter().find(|found| found["feature"] == name).expect("a feature");
+    assert_eq!(quality.len(), 3, "{report}");
+    assert_eq!(
+        *of("plan"),
+        json!({"feature": "plan", "status": "violated", "window_count": 2000, "missing_share": 0.0, "missing_threshold": 0.06, "other_share": 0.1,
+            "other_threshold": 0.1, "out_of_range_share": null, "out_of_range_threshold": null, "violations": ["other"],
+            "examples": [{"value": "gold", "count": 200}], "reference_version": report["summary"]["reference_version"]})
+    );
+    assert_eq!(
+        (&of("age")["status"], &of("age")["missing_share"], &of("age")["examples"]),
+        (&Value::from("ok"), &Value::from(0.05), &Value::Null)
+    );
+
+    let table = with(&limits);
+    let lines = text(&table.stdout);
+    assert_eq!(table.status.code(), Some(3), "{lines}");
+    assert!(lines.contains("quality: 1 of 3 features violated"), "{lines}");
+    assert!(
+        lines.contains("10.00 % ≥ 10 %") && lines.contains("5.00 % < 6 %") && lines.contains("\"gold\" (200)"),
+        "{lines}"
+    );
+    let page = std::fs::read_to_string(directory.path().join("report.html")).expect("a report");
+    assert!(
+        page.contains("quality violated") && page.contains("10.00 % ≥ 10 %") && page.contains("gold"),
+        "{page}"
+    );
+
+    let refused = with(&["--missing", "1.5"]);
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(
+        text(&refused.stderr).contains("missing = 1.5: must be above 0 and at most 1"),
+        "{}",
+        text(&refused.stderr)
+    );
+}
+
+#[test]
+fn threshold_that_applies_to_no_feature_is_told() {
+    let directory = samples();
+    std::fs::write(
+        directory.path().join("numbers.csv"),
+        (0..500).fold("x\n".to_owned(), |text, number| text + &format!("{}.5\n", number * 7919 % 501)),
+    )
+    .expect("written");
+    let output = check(
+        directory.path(),
+        &[
+            "--reference",
+            "numbers.csv",
+            "--current",
+            "numbers.csv",
+            "--other",
+            "0.1",
+            "--out-of-range",
+            "0.1",
+        ],
+    );
+    let errors = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(0), "{errors}");
+    assert!(errors.contains("warning: --other applies to no feature of the reference"), "{errors}");
+    assert!(!errors.contains("--out-of-range"), "{errors}");
 }
 
 #[test]

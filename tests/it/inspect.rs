@@ -3,12 +3,16 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use leeway::state::directory::{DirectoryError, StateDirectory};
-use leeway::state::inspect::{Head, InspectError, inspect};
+use leeway::state::inspect::{Head, InspectError, KeptWindow, inspect};
 use leeway::state::store::{Batch, StateStore, StoreOptions, TaskRange};
-use leeway_topology::ids::{Offset, Partition};
-use leeway_topology::state::window_key;
+use leeway_topology::codec::encode_extended;
+use leeway_topology::ids::{Offset, Partition, RecordNumber};
+use leeway_topology::quality::{Example, QualityStatus};
+use leeway_topology::state::{FeatureQualityHead, QualityHead, WindowHead, window_key};
+use serde_json::{Value, json};
 
 use crate::world::{APPLICATION, World};
 
@@ -64,7 +68,14 @@ fn state_is_told_while_a_worker_has_it_open_and_after_its_end() {
                 "{when}"
             );
             assert!(of_task.checkpoint.is_some(), "{when}");
-            let [(key, Head::Count(head))] = of_task.windows.as_slice() else {
+            let [
+                KeptWindow {
+                    key,
+                    head: Head::Count(head),
+                    quality: None,
+                },
+            ] = of_task.windows.as_slice()
+            else {
                 panic!("{when}: {:?}", of_task.windows)
             };
             assert_eq!(
@@ -104,6 +115,83 @@ fn value_that_cannot_be_read_is_told_beside_the_rest() {
     };
     assert!(window.starts_with("windows-in-3: window of monitor default: "), "{window}");
     assert!(strange.contains("no kind of key that this build knows"), "{strange}");
+}
+
+#[test]
+fn what_quality_checks_keep_of_a_window_is_told_with_it() {
+    let scratch = tempfile::tempdir().expect("a directory");
+    let store = open(scratch.path());
+    let lease = store.lease(task(3)).expect("free");
+    let head = WindowHead {
+        size: 100,
+        every: 10,
+        record_number: RecordNumber(20),
+        start: RecordNumber(0),
+        reference_version: "0123456789abcdef".into(),
+        stream_time: None,
+        features: Vec::new(),
+        summary: None,
+    };
+    let of_feature = |name: &str, status, examples: &[(&str, u64)]| FeatureQualityHead {
+        name: name.into(),
+        status,
+        examples: examples
+            .iter()
+            .map(|&(value, count)| Example {
+                value: value.to_owned(),
+                count,
+            })
+            .collect(),
+    };
+    let quality = QualityHead {
+        features: vec![
+            of_feature("plan", Some(QualityStatus::Violated), &[("gold", 3), ("", 1)]),
+            of_feature("age", None, &[]),
+        ],
+    };
+    let mut batch = Batch::new();
+    batch.put(&lease, &window_key("default", ""), Some(&encode_extended(&head, Some(&quality))));
+    batch.put(&lease, &window_key("plain", ""), Some(&encode_extended(&head, None::<&QualityHead>)));
+    store.write(batch).expect("written");
+
+    let contents = inspect(scratch.path()).expect("read");
+    assert_eq!(contents.unreadable, Vec::<String>::new());
+    let kept: Vec<_> = contents.tasks[&task(3)]
+        .windows
+        .iter()
+        .map(|window| (&*window.key, &window.quality))
+        .collect();
+    assert_eq!(kept, [("window of monitor default", &Some(quality)), ("window of monitor plain", &None)]);
+
+    let state = |format: &str| {
+        let output = Command::new(env!("CARGO_BIN_EXE_leeway"))
+            .args(["state", "--format", format, "--state-dir"])
+            .arg(scratch.path())
+            .env_clear()
+            .current_dir(scratch.path())
+            .output()
+            .expect("leeway starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        assert_eq!(output.status.code(), Some(0), "{}", text(output.stderr));
+        text(output.stdout)
+    };
+    let json: Value = serde_json::from_str(&state("json")).expect("JSON");
+    let windows = &json["tasks"][0]["windows"];
+    assert_eq!(
+        windows[0]["quality"],
+        json!([
+            {"feature": "plan", "status": "violated", "examples": [{"value": "gold", "count": 3}, {"value": "", "count": 1}]},
+            {"feature": "age", "status": null, "examples": []},
+        ])
+    );
+    assert_eq!(windows[1]["quality"], Value::Null);
+    let table = state("text");
+    let row = |feature: &str| table.lines().find(|line| line.contains(feature)).unwrap_or_else(|| panic!("{table}"));
+    assert!(
+        row("plan").contains("violated") && row("plan").contains(r#""gold" (3), "" (1)"#),
+        "{table}"
+    );
+    assert!(row("age").split_whitespace().any(|cell| cell == "-"), "{table}");
 }
 
 #[test]

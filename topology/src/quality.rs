@@ -38,6 +38,12 @@ pub enum QualityStatus {
 }
 
 impl QualityStatus {
+    /// With these violations.
+    #[must_use]
+    pub fn of(violations: &[Violation]) -> Self {
+        if violations.is_empty() { Self::Ok } else { Self::Violated }
+    }
+
     /// Its text in events and metrics.
     #[must_use]
     pub fn as_str(self) -> &'static str {
@@ -211,6 +217,29 @@ pub fn violations(shares: &ByViolation, limits: &ByViolation) -> Vec<Violation> 
         _ => false,
     };
     Violation::ALL.into_iter().filter(is_violated).collect()
+}
+
+/// What one check says of one feature with a limit.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CheckedQuality {
+    /// The feature's place in the reference.
+    pub feature: usize,
+    /// What part of its values is faulty.
+    pub shares: ByViolation,
+    /// Its limits, as far as they apply.
+    pub limits: ByViolation,
+    /// The shares that are at or above their limits.
+    pub violations: Vec<Violation>,
+    /// The most frequent values in `other`; `None` without a limit for them.
+    pub examples: Option<Vec<Example>>,
+}
+
+impl CheckedQuality {
+    /// The verdict.
+    #[must_use]
+    pub fn status(&self) -> QualityStatus {
+        QualityStatus::of(&self.violations)
+    }
 }
 
 /// A value, and how often it was seen.

@@ -1,7 +1,9 @@
 //! Cells of a table and the types of its columns: one rule for building a reference and for producing, so that a file that is built as reference
 //! and then sent has PSI 0.
 
-use crate::binning::{Bins, category_of_number};
+use std::borrow::Cow;
+
+use crate::binning::{Bins, category_of_number, decimal};
 use crate::record::{Missing, Observation};
 
 /// Texts that mean: nothing here. (Infinities do too, as numbers outside the finite doubles.)
@@ -57,6 +59,17 @@ impl<'a> Cell<'a> {
             Some(Self::Number(number)) => bins.observe_number(number),
             Some(Self::Bool(value)) => bins.observe_bool(value),
             Some(Self::Text(text)) => bins.observe_text(text),
+        }
+    }
+
+    /// What it is as an example of values: the text by which it would be a category, or a decimal. `None`: nothing.
+    #[must_use]
+    pub(crate) fn text(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Missing => None,
+            Self::Number(number) => Some(category_of_number(number).unwrap_or_else(|| decimal(number)).into()),
+            Self::Bool(value) => Some(if value { "true" } else { "false" }.into()),
+            Self::Text(text) => Some(text.into()),
         }
     }
 

@@ -92,11 +92,7 @@ impl QualityTally {
             let feature = &reference.features()[watched.feature];
             let (shares, limits) = (shares(feature, watched.feature, layout, window), &watched.limits);
             let violations = violations(&shares, limits);
-            let status = if violations.is_empty() {
-                QualityStatus::Ok
-            } else {
-                QualityStatus::Violated
-            };
+            let status = QualityStatus::of(&violations);
             let (previous_status, examples) = self.checked(index, status);
             events.push(QualityEvent {
                 schema_version: SCHEMA_VERSION,
