@@ -7,6 +7,7 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/leeway
 TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 PYTHON := $(CACHE)/python/bin/python
 FLOWS := $(CACHE)/flows
+UI := ui/dist/index.html
 LEEWAY_BIN ?= $(TARGET)/debug/leeway
 
 # RocksDB and librdkafka take minutes: compiled once, and kept by ccache where that is installed. Always the same words, since Cargo rebuilds
@@ -17,12 +18,12 @@ export CXX := ccache c++
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help demo test check lint purity unit broker flows doc deny compose bench bench-recovery bench-segments calibrate simulate mutations chaos fuzz
+.PHONY: help demo test check lint purity unit ui ui-test screenshots ui-if-node broker flows doc deny compose bench bench-recovery bench-segments bench-dashboard calibrate simulate mutations chaos fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: ## The whole system in one process: drift on a synthetic stream, no Kafka needed
+demo: ui-if-node ## The whole system in one process: drift on a synthetic stream, no Kafka needed
 	@scripts/prerequisites demo
 	@if [ -x "$(TARGET)/debug/leeway" ] || [ -d "$(TARGET)/debug/.fingerprint" ]; then echo "building with what is already built"; \
 	  else echo "building without RocksDB: about 5 minutes on 2 cores"; fi
@@ -31,9 +32,11 @@ demo: ## The whole system in one process: drift on a synthetic stream, no Kafka 
 test: ## Everything, against a real Kafka that it starts itself
 	@scripts/prerequisites test
 	@scripts/step "format" cargo fmt --all --check
+	@scripts/step "page of the dashboard" $(MAKE) --no-print-directory ui
 	@scripts/step "purity of topology/" scripts/purity
 	@scripts/step "clippy (builds RocksDB first: tens of CPU minutes)" cargo clippy --workspace --all-targets -- -D warnings
 	@scripts/step "unit, property, golden and simulation tests" cargo test --workspace --exclude leeway-fuzz --lib --bins --test it --test simulation --test golden --test oracle --test conformance --test calibration
+	@scripts/step "the page in a real browser" $(MAKE) --no-print-directory ui-test
 	@scripts/step "deliberate bugs, each to be found" $(MAKE) --no-print-directory mutations
 	@scripts/step "fuzzing, a minute" $(MAKE) --no-print-directory fuzz
 	@scripts/step "tests on a real Kafka" $(MAKE) --no-print-directory broker
@@ -53,6 +56,28 @@ purity: ## Prove that topology/ has no input or output
 
 unit: ## Tests without a broker
 	cargo test --workspace --exclude leeway-fuzz --lib --bins --test it --test simulation --test golden --test oracle --test conformance --test calibration
+
+ui: $(UI) ## The page of the dashboard, which the next build of the binary embeds (Node.js, else one from PyPI)
+
+# Its tests drive the real server by Chromium; the same binary as the other tests without a broker.
+ui-test: $(UI) ## The page in a real browser: what it does, accessibility, limits (2 minutes when built)
+	PATH="$$(scripts/node --install):$$PATH" cargo test --quiet --test it -- --ignored --exact --nocapture browser::the_page_does_what_it_says_in_a_real_browser
+
+screenshots: $(UI) ## The pictures in README.md; ALL=folder for every view, light and dark, desktop and phone
+	PATH="$$(scripts/node --install):$$PATH" ALL="$(abspath $(ALL))" cargo test --quiet --test it -- --ignored --exact browser::the_pictures_of_the_page_are_taken
+
+# A binary without the page says how to build it; the demo does without rather than fail.
+ui-if-node:
+	@if scripts/node > /dev/null; then $(MAKE) --no-print-directory ui || echo "the dashboard's page could not be built: its address will say how"; \
+	  else echo "no Node.js 20.19 or later: the dashboard's address will say how its page is built"; fi
+
+ui/node_modules/.package-lock.json: ui/package.json ui/package-lock.json ui/.npmrc
+	cd ui && PATH="$$(../scripts/node --install):$$PATH" npm ci --no-progress
+	@touch $@
+
+$(UI): ui/node_modules/.package-lock.json ui/index.html ui/vite.config.ts ui/tsconfig.json $(shell find ui/src -type f)
+	cd ui && PATH="$$(../scripts/node --install):$$PATH" npm run --silent build
+	@touch $@
 
 $(PYTHON): tests/oracle/requirements.txt
 	python3 -m venv $(CACHE)/python
@@ -98,6 +123,9 @@ bench-recovery: ## Time to the first event after a kill, with 1 GB of state (rel
 
 bench-segments: ## A million segments on one instance: throughput, memory, restart (release build)
 	cargo bench --bench segments
+
+bench-dashboard: ## A million drift events in the topic: how soon the dashboard has read them, and in how much memory (release build)
+	cargo bench --bench dashboard
 
 calibrate: ## False alarms and power of checks, measured by simulation: make calibrate SEED=which CHECKS=how-many (release build; about 11 minutes)
 	cargo run --quiet --release --package leeway-topology --example calibrate -- $(or $(SEED),1) $(or $(CHECKS),4000)

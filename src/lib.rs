@@ -8,6 +8,7 @@ pub mod changelog;
 pub mod check;
 pub mod cli;
 pub mod config;
+pub mod consumers;
 pub mod epoch;
 pub mod http;
 pub mod mutation;

@@ -27,6 +27,9 @@ pub mod kafka;
 pub mod memory;
 
 pub mod partitioner;
+mod reader;
+
+pub use reader::TopicReader;
 
 /// A partition of a topic.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -377,6 +380,8 @@ pub trait Broker: Clone + Send + Sync + 'static {
     type Client: StreamClient + Send + 'static;
     /// A plain producer.
     type Producer: PlainProducer + Send + 'static;
+    /// A reader of a topic.
+    type Reader: TopicReader + Send + 'static;
 
     /// Makes a stream thread's client.
     ///
@@ -443,6 +448,12 @@ pub trait Broker: Clone + Send + Sync + 'static {
         timeout: Duration,
         visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>) -> ControlFlow<()>,
     ) -> Result<(), BrokerError>;
+
+    /// Makes a reader of a topic that goes on with what is written to it. Nothing is read before its [`TopicReader::refresh`].
+    ///
+    /// # Errors
+    /// When a setting is refused.
+    fn follow_topic(&self, topic: &str) -> Result<Self::Reader, BrokerError>;
 
     /// The group's committed offsets in all partitions of `topic`, and their log ranges: for the tools.
     ///

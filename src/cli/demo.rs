@@ -22,7 +22,8 @@ use crate::broker::kafka::KafkaBroker;
 use crate::broker::memory::MemoryBroker;
 use crate::broker::{Broker, ClientSettings, NewTopic, OutRecord, PlainProducer, StreamClient, TopicPartition};
 use crate::config::{HttpConfig, LogFormat};
-use crate::http::{self, Health};
+use crate::consumers::dashboard::{self, Dashboard, Limits};
+use crate::http::{self, Health, Listen};
 use crate::reference_topic;
 use crate::runtime::{self, Runtime, Settings};
 use crate::source::synthetic::{self, DRIFTING, FEATURES, Rows};
@@ -72,6 +73,9 @@ pub struct Args {
     /// Port of metrics and health; left out: 8000, or the next free one
     #[arg(long, value_name = "PORT")]
     http_port: Option<u16>,
+    /// Port of the dashboard; left out: 8501, or the next free one
+    #[arg(long, value_name = "PORT")]
+    dashboard_port: Option<u16>,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {
@@ -135,9 +139,22 @@ fn run<B: Broker>(broker: &B, args: &Args, application_id: &str, colors: bool, b
         bearer_token: None,
     };
     let server = tokio.block_on(http::serve(&config, metrics.clone(), health.clone()))?;
+    let dashboard = dashboard::Settings {
+        application_id: application_id.to_owned(),
+        monitors: monitors.clone(),
+        listen: Listen {
+            section: "dashboard",
+            host: "127.0.0.1".to_owned(),
+            port: args.dashboard_port.unwrap_or(8501),
+            port_is_set: args.dashboard_port.is_some(),
+        },
+        limits: Limits::default(),
+    };
+    let dashboard = tokio.block_on(Dashboard::start(broker.clone(), dashboard))?;
     let mut out = std::io::stdout().lock();
-    writeln!(out, "metrics  http://{}/metrics", server.address())?;
-    writeln!(out, "health   http://{}/health/ready", server.address())?;
+    writeln!(out, "dashboard  http://{}", dashboard.address())?;
+    writeln!(out, "metrics    http://{}/metrics", server.address())?;
+    writeln!(out, "health     http://{}/health/ready", server.address())?;
     writeln!(
         out,
         "{RATE} rows a second; {} start to drift after {} s\n",
@@ -188,7 +205,10 @@ fn run<B: Broker>(broker: &B, args: &Args, application_id: &str, colors: bool, b
     runtime.join()?;
     seen.read(begun);
     seen.client.close(Duration::from_secs(5));
-    tokio.block_on(server.shutdown());
+    tokio.block_on(async {
+        dashboard.shutdown().await;
+        server.shutdown().await;
+    });
     tokio.shutdown_background();
     screen.draw(&seen, &stream, &mut out)?;
     seen.verdict(&mut out)

@@ -17,6 +17,7 @@ use crate::config::{self, Config, ConfigError, ConfigFlags};
 
 pub mod audit;
 pub mod check;
+pub mod dashboard;
 pub mod demo;
 pub mod produce;
 pub mod reference;
@@ -60,6 +61,8 @@ enum Command {
     Reference(reference::Args),
     /// Whether the rows of a file have drifted from a reference: as a table, as JSON or as an HTML report
     Check(check::Args),
+    /// The drift events as a web page
+    Dashboard(Box<dashboard::Args>),
     /// Proves the drift events from the input: each there once, with the right values, and no other
     Audit(Box<audit::Args>),
     /// What a state directory holds; a worker may go on with it meanwhile
@@ -131,6 +134,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>, context: &Context, stde
         Command::Produce(args) => produce::execute(args, context),
         Command::Reference(args) => reference::execute(args, context),
         Command::Check(args) => check::execute(&args, context),
+        Command::Dashboard(args) => dashboard::execute(&args, context),
         Command::Audit(args) => audit::execute(&args, context),
         #[cfg(feature = "rocksdb")]
         Command::State(args) => state::execute(&args, context),

@@ -177,6 +177,12 @@ fn help_of_run_shows_flag_key_variable_and_default() {
           --http-advertised <TEXT>  Address under which other instances reach this one
                                     [key: http.advertised] [default: host and port]
 
+    Dashboard:
+          --dashboard-host <TEXT>    Address of the dashboard
+                                     [key: dashboard.host] [env: DASHBOARD_HOST] [default: 127.0.0.1]
+          --dashboard-port <NUMBER>  Port of the dashboard; 0: any free one; if not set and taken, the next free one
+                                     [key: dashboard.port] [env: DASHBOARD_PORT] [default: 8501]
+
     Command line before environment before file before default.
 
     Examples:

@@ -66,6 +66,7 @@ fn argument(key: &'static Key) -> Option<Arg> {
     let heading = match key.path.split('.').next() {
         Some("monitor") => "The first monitor",
         Some("http") => "HTTP",
+        Some("dashboard") => "Dashboard",
         _ => "Configuration",
     };
     let arg = Arg::new(flag)

@@ -507,6 +507,7 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "dashboard.host",
+        flag: Some("dashboard-host"),
         variable: Some("DASHBOARD_HOST"),
         default: Some("127.0.0.1"),
         doc: "Address of the dashboard",
@@ -514,10 +515,11 @@ pub const KEYS: &[Key] = &[
     },
     Key {
         path: "dashboard.port",
+        flag: Some("dashboard-port"),
         variable: Some("DASHBOARD_PORT"),
         kind: PORT,
         default: Some("8501"),
-        doc: "Port of the dashboard",
+        doc: "Port of the dashboard; 0: any free one; if not set and taken, the next free one",
         ..KEY
     },
     Key {

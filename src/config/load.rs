@@ -198,6 +198,10 @@ fn build(mut resolved: Resolved, faults: &mut Vec<String>) -> Config {
         dashboard: DashboardConfig {
             host: view.text("dashboard.host"),
             port: view.port("dashboard.port"),
+            port_is_set: resolved
+                .common
+                .get("dashboard.port")
+                .is_some_and(|setting| setting.source != Source::Default),
         },
         slack_url: view.secret("alert.slack.url"),
         application_id,

@@ -191,8 +191,10 @@ pub struct HttpConfig {
 pub struct DashboardConfig {
     /// Name or address to bind.
     pub host: String,
-    /// Its port.
+    /// 0: any free one.
     pub port: u16,
+    /// If not, and it is taken, the next free one is used.
+    pub port_is_set: bool,
 }
 
 /// Everything that is wrong with a configuration.

@@ -424,7 +424,7 @@ fn a_secret_file_that_is_not_there_is_a_fault() {
 
 #[test]
 fn the_effective_configuration_is_a_file_that_means_the_same() {
-    let file = EXAMPLE.replace("[http]", "[http]\nadvertised = 'host:1'");
+    let file = EXAMPLE.replace("[http]", "[dashboard]\nport = 8502\n[http]\nadvertised = 'host:1'");
     let config = from(&[("monitor.thresholds.drift", "1")], &[("KAFKA_GROUP_ID", "mine")], &file).unwrap();
     let printed = config.effective_toml();
     assert!(printed.contains("application_id = \"mine\"  # environment KAFKA_GROUP_ID"), "{printed}");

@@ -1,4 +1,4 @@
-//! The worker's own server: metrics and health.
+//! The worker's own server: metrics and health; and what other servers of this program are made of ([`serve_router`]).
 //!
 //! ```text
 //! GET /metrics        Prometheus' text format
@@ -32,7 +32,7 @@ mod problem;
 mod tests;
 
 pub use health::Health;
-use problem::Problem;
+pub(crate) use problem::Problem;
 
 /// Ports tried after the default one is taken: a hundred workers on one machine.
 const PORTS_TRIED: u16 = 100;
@@ -44,14 +44,18 @@ const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub enum HttpError {
     /// The address is taken.
-    #[error("http: {address} is already in use; set http.port to another one, to 0 for any free one, or not at all for the next free one")]
+    #[error("{section}: {address} is already in use; set {section}.port to another one, to 0 for any free one, or not at all for the next free one")]
     Taken {
+        /// Of the configuration.
+        section: &'static str,
         /// Which.
         address: String,
     },
     /// No port of the range is free.
-    #[error("http: no free port on {host} from {first} to {last}; set http.port, 0 for any free one")]
+    #[error("{section}: no free port on {host} from {first} to {last}; set {section}.port, 0 for any free one")]
     NoneFree {
+        /// Of the configuration.
+        section: &'static str,
         /// Where.
         host: String,
         /// First tried.
@@ -60,13 +64,28 @@ pub enum HttpError {
         last: u16,
     },
     /// The address cannot be bound.
-    #[error("http: cannot listen on {address}: {error}; check http.host and http.port")]
+    #[error("{section}: cannot listen on {address}: {error}; check {section}.host and {section}.port")]
     Bind {
+        /// Of the configuration.
+        section: &'static str,
         /// Which.
         address: String,
         /// Why.
         error: io::Error,
     },
+}
+
+/// Where a server listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// The section of the configuration that says so, for errors.
+    pub section: &'static str,
+    /// Name or address to bind.
+    pub host: String,
+    /// 0: any free one.
+    pub port: u16,
+    /// If not, and it is taken, the next free one is used.
+    pub port_is_set: bool,
 }
 
 /// A running server. Dropping it lets it run on; [`Server::shutdown`] ends it.
@@ -93,21 +112,36 @@ impl Server {
     }
 }
 
-/// Binds and serves on the runtime that polls this.
+/// Serves metrics and health on the runtime that polls this.
 ///
 /// # Errors
 /// When the address cannot be bound; if the port was not set, the next free one is taken.
 pub async fn serve(config: &HttpConfig, metrics: Arc<Metrics>, health: Arc<Health>) -> Result<Server, HttpError> {
+    let listen = Listen {
+        section: "http",
+        host: config.host.clone(),
+        port: config.port,
+        port_is_set: config.port_is_set,
+    };
+    serve_router(&listen, |_| router(config.bearer_token.clone(), metrics, health)).await
+}
+
+/// Serves what `router` makes on the runtime that polls this. It is given what tells when the server is to stop: answers that go on for ever end then.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_router(listen: &Listen, router: impl FnOnce(watch::Receiver<bool>) -> Router) -> Result<Server, HttpError> {
     let bind_error = |error| HttpError::Bind {
-        address: format!("{}:{}", config.host, config.port),
+        section: listen.section,
+        address: format!("{}:{}", listen.host, listen.port),
         error,
     };
-    let listener = bind(config)?;
+    let listener = bind(listen)?;
     listener.set_nonblocking(true).map_err(bind_error)?;
     let address = listener.local_addr().map_err(bind_error)?;
     let listener = tokio::net::TcpListener::from_std(listener).map_err(bind_error)?;
     let (stop, stopped) = watch::channel(false);
-    let server = axum::serve(listener, router(config.bearer_token.clone(), metrics, health)).with_graceful_shutdown(until(stopped));
+    let server = axum::serve(listener, router(stopped.clone())).with_graceful_shutdown(until(stopped));
     Ok(Server {
         address,
         stop,
@@ -115,15 +149,20 @@ pub async fn serve(config: &HttpConfig, metrics: Arc<Metrics>, health: Arc<Healt
     })
 }
 
-async fn until(mut stopped: watch::Receiver<bool>) {
+pub(crate) async fn until(mut stopped: watch::Receiver<bool>) {
     // A dropped handle is not the wish to stop.
     if stopped.wait_for(|stopped| *stopped).await.is_err() {
         std::future::pending().await
     }
 }
 
-fn bind(config: &HttpConfig) -> Result<TcpListener, HttpError> {
-    let HttpConfig { host, port, port_is_set, .. } = config;
+fn bind(listen: &Listen) -> Result<TcpListener, HttpError> {
+    let Listen {
+        section,
+        host,
+        port,
+        port_is_set,
+    } = listen;
     let last = if *port_is_set || *port == 0 {
         *port
     } else {
@@ -137,12 +176,13 @@ fn bind(config: &HttpConfig) -> Result<TcpListener, HttpError> {
             .and_then(|addresses| TcpListener::bind(&*addresses.collect::<Vec<_>>()));
         match bound {
             Ok(listener) => return Ok(listener),
-            Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Err(HttpError::Bind { address, error }),
-            Err(_) if *port_is_set => return Err(HttpError::Taken { address }),
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => return Err(HttpError::Bind { section, address, error }),
+            Err(_) if *port_is_set => return Err(HttpError::Taken { section, address }),
             Err(_) => {}
         }
     }
     Err(HttpError::NoneFree {
+        section,
         host: host.clone(),
         first: *port,
         last,
@@ -177,14 +217,14 @@ async fn render(State(metrics): State<Arc<Metrics>>) -> Response {
     }
 }
 
-fn health_response(state: Result<String, String>) -> Response {
+pub(crate) fn health_response(state: Result<String, String>) -> Response {
     match state {
         Ok(text) => text.into_response(),
         Err(reason) => Problem::new(StatusCode::SERVICE_UNAVAILABLE, reason).into_response(),
     }
 }
 
-async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
+pub(crate) async fn method_not_allowed(method: Method, uri: Uri) -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, format!("{} takes GET, not {method}", uri.path()))
 }
 

@@ -5,13 +5,13 @@ use axum::response::{IntoResponse, Response};
 
 /// An error as a client sees it.
 #[derive(Debug)]
-pub(super) struct Problem {
+pub(crate) struct Problem {
     status: StatusCode,
     detail: String,
 }
 
 impl Problem {
-    pub(super) fn new(status: StatusCode, detail: String) -> Self {
+    pub(crate) fn new(status: StatusCode, detail: String) -> Self {
         Self { status, detail }
     }
 }

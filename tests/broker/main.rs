@@ -3,6 +3,7 @@
 mod adapter;
 mod chaos;
 mod cluster;
+mod dashboard;
 mod exactly_once;
 mod fail_points;
 mod global;

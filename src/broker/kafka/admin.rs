@@ -17,6 +17,7 @@ use tracing::debug;
 
 use super::client::KafkaClient;
 use super::producer::KafkaProducer;
+use super::reader::KafkaReader;
 use super::{KafkaBroker, bounded, errors, log, requests};
 use crate::broker::{Broker, BrokerError, ClientSettings, CommittedOffset, FetchedRecord, LogRange, NewTopic, TopicDescription, TopicPartition};
 
@@ -29,7 +30,7 @@ impl KafkaBroker {
     }
 
     /// Partitions and replication of a topic, from its metadata.
-    fn metadata(&self, topic: &str, timeout: Duration) -> Result<Option<(u32, u16)>, BrokerError> {
+    pub(super) fn metadata(&self, topic: &str, timeout: Duration) -> Result<Option<(u32, u16)>, BrokerError> {
         let metadata = self
             .uncommitted()?
             .fetch_metadata(Some(topic), bounded(timeout))
@@ -59,7 +60,7 @@ impl KafkaBroker {
 }
 
 /// rdkafka would log the end of a partition as an error.
-struct Quiet;
+pub(super) struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
@@ -169,6 +170,7 @@ fn read(
 impl Broker for KafkaBroker {
     type Client = KafkaClient;
     type Producer = KafkaProducer;
+    type Reader = KafkaReader;
 
     fn client(&self, settings: &ClientSettings) -> Result<KafkaClient, BrokerError> {
         KafkaClient::new(self, settings)
@@ -291,6 +293,10 @@ impl Broker for KafkaBroker {
     fn end_offset(&self, partition: &TopicPartition, timeout: Duration) -> Result<Offset, BrokerError> {
         let (_, end) = requests::watermarks(self.uncommitted()?, partition, bounded(timeout))?;
         Ok(Offset(end))
+    }
+
+    fn follow_topic(&self, topic: &str) -> Result<KafkaReader, BrokerError> {
+        KafkaReader::new(self.clone(), topic)
     }
 
     fn group_positions(

@@ -27,12 +27,14 @@ mod errors;
 mod ffi;
 mod log;
 mod producer;
+mod reader;
 mod requests;
 mod signal;
 mod transactions;
 
 pub use client::KafkaClient;
 pub use producer::KafkaProducer;
+pub use reader::KafkaReader;
 
 /// Steps of a transaction at which a test may stop the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

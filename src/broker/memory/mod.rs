@@ -36,6 +36,7 @@ mod group;
 mod log;
 mod membership;
 mod producer;
+mod reader;
 mod state;
 mod transactions;
 
@@ -46,6 +47,7 @@ pub use client::MemoryClient;
 pub use faults::{CommitStep, Fault, Faults, Script};
 pub use group::RebalanceProtocol;
 pub use producer::MemoryProducer;
+pub use reader::MemoryReader;
 
 use state::State;
 
@@ -233,6 +235,7 @@ impl MemoryBroker {
 impl Broker for MemoryBroker {
     type Client = MemoryClient;
     type Producer = MemoryProducer;
+    type Reader = MemoryReader;
 
     fn client(&self, settings: &ClientSettings) -> Result<MemoryClient, BrokerError> {
         Ok(MemoryClient::new(self.shared.clone(), settings.clone()))
@@ -302,6 +305,10 @@ impl Broker for MemoryBroker {
                 .ok_or_else(|| BrokerError::NoSuchTopic(partition.topic.to_string()))?;
             Ok(log.range().high_watermark)
         })
+    }
+
+    fn follow_topic(&self, topic: &str) -> Result<MemoryReader, BrokerError> {
+        Ok(MemoryReader::new(self.shared.clone(), topic))
     }
 
     fn group_positions(

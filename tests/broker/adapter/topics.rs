@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use leeway::broker::{Broker, BrokerError, NewTopic, OutRecord, PlainProducer};
+use leeway::broker::{Broker, BrokerError, NewTopic, OutRecord, PlainProducer, TopicReader};
 use leeway_topology::ids::Offset;
 use rdkafka::producer::BaseRecord;
 use rdkafka::producer::Producer as _;
@@ -97,4 +97,92 @@ fn the_plain_producer_refuses_what_can_never_be_sent() {
     assert!(matches!(producer.send(large), Err(BrokerError::Refused(_))));
     producer.send(out(&at(&output, 0), "fine")).expect("send");
     producer.flush(PATIENCE).expect("flush");
+}
+
+/// Reads until there are so many records: partition, and value.
+fn follow(reader: &mut impl TopicReader, count: usize) -> Vec<(i32, String)> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut seen = Vec::new();
+    while seen.len() < count {
+        let mut visit = |at: &leeway::broker::TopicPartition, record: leeway::broker::FetchedRecord<'_>| {
+            seen.push((at.partition.0, String::from_utf8_lossy(record.value.unwrap_or_default()).into_owned()));
+        };
+        reader.poll(100, std::time::Duration::from_millis(100), &mut visit).expect("a poll");
+        assert!(Instant::now() < deadline, "{seen:?}");
+    }
+    seen.sort();
+    seen
+}
+
+#[test]
+fn a_reader_sees_what_is_committed_goes_on_and_finds_new_partitions() {
+    let broker = broker();
+    let mut gone = broker.follow_topic(&unique("nowhere")).expect("a reader");
+    assert!(matches!(gone.refresh(PATIENCE), Err(BrokerError::NoSuchTopic(_))));
+    let name = topic(&broker, 1);
+    let send = |partition: i32, value: &str| {
+        let mut producer = broker.producer().expect("producer");
+        producer.send(out(&at(&name, partition), value)).expect("send");
+        producer.flush(PATIENCE).expect("flush");
+    };
+    send(0, "first");
+    // An aborted record is never seen, and its marker ends the log.
+    let transactions = foreign_transactions(&unique("aborted"));
+    transactions.begin_transaction().expect("begin");
+    transactions
+        .send(BaseRecord::<(), str>::to(&name).partition(0).payload("aborted"))
+        .expect("send");
+    transactions.flush(PATIENCE).expect("flush");
+    transactions.abort_transaction(PATIENCE).expect("abort");
+    let mut reader = broker.follow_topic(&name).expect("a reader");
+    reader.refresh(PATIENCE).expect("refresh");
+    assert_eq!(follow(&mut reader, 1), [(0, "first".to_owned())]);
+    let deadline = Instant::now() + PATIENCE;
+    while !reader.is_caught_up() {
+        assert_eq!(reader.poll(100, std::time::Duration::from_millis(100), &mut |_, _| {}), Ok(0));
+        assert!(Instant::now() < deadline, "the end behind a marker");
+    }
+    send(0, "second");
+    assert_eq!(follow(&mut reader, 1), [(0, "second".to_owned())]);
+    broker.add_partitions(&name, 2, PATIENCE).expect("extend");
+    let deadline = Instant::now() + PATIENCE;
+    while broker.describe_topic(&name, PATIENCE).expect("describe").expect("there").partitions != 2 {
+        assert!(Instant::now() < deadline);
+    }
+    send(1, "third");
+    reader.refresh(PATIENCE).expect("refresh");
+    assert_eq!(follow(&mut reader, 1), [(1, "third".to_owned())]);
+}
+
+#[test]
+fn a_reader_passes_over_a_topic_that_was_made_anew() {
+    let broker = broker();
+    let name = topic(&broker, 1);
+    super::fill(&broker, &at(&name, 0), 50);
+    let mut reader = broker.follow_topic(&name).expect("a reader");
+    reader.refresh(PATIENCE).expect("refresh");
+    assert_eq!(follow(&mut reader, 50).len(), 50);
+    assert_eq!(broker.delete_topic(&name, PATIENCE), Ok(true));
+    let again = NewTopic {
+        name: name.clone(),
+        partitions: 1,
+        replication_factor: Some(1),
+        config: BTreeMap::new(),
+    };
+    let deadline = Instant::now() + PATIENCE;
+    // Deletion takes its time.
+    while broker.describe_topic(&name, PATIENCE).expect("describe").is_some() {
+        assert!(Instant::now() < deadline);
+    }
+    broker.create_topic(&again, PATIENCE).expect("create");
+    super::fill(&broker, &at(&name, 0), 3);
+    let mut seen = Vec::new();
+    let deadline = Instant::now() + PATIENCE;
+    while seen.len() < 3 {
+        let visit = &mut |_: &leeway::broker::TopicPartition, record: leeway::broker::FetchedRecord<'_>| seen.push(record.offset.0);
+        // What it complains of meanwhile passes.
+        drop(reader.poll(100, std::time::Duration::from_millis(100), visit));
+        assert!(Instant::now() < deadline, "{seen:?}");
+    }
+    assert_eq!(seen, [0, 1, 2]);
 }

@@ -1,0 +1,148 @@
+//! Reads a topic without a group, from its start and on.
+//!
+//! Positions are explicit here too: where the log no longer has the next offset, librdkafka says so, and the log's range is asked.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use leeway_topology::ids::{Offset, Partition, Timestamp};
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
+use rdkafka::message::Message;
+use rdkafka::{Offset as Position, TopicPartitionList};
+use tracing::info;
+
+use super::admin::Quiet;
+use super::{KafkaBroker, bounded, errors, requests};
+use crate::broker::{BrokerError, FetchedRecord, TopicPartition, TopicReader};
+
+/// How long the log's range is waited for when a position is no longer in it.
+const RANGE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A reader of a topic.
+pub struct KafkaReader {
+    broker: KafkaBroker,
+    topic: Arc<str>,
+    consumer: BaseConsumer<Quiet>,
+    partitions: BTreeMap<i32, Reading>,
+}
+
+struct Reading {
+    partition: TopicPartition,
+    next: Offset,
+    was_at_end: bool,
+}
+
+impl KafkaReader {
+    pub(super) fn new(broker: KafkaBroker, topic: &str) -> Result<Self, BrokerError> {
+        let mut config = broker.consumer_config("leeway-reader");
+        config.set("enable.partition.eof", "true");
+        // Bounds what is held of records that nobody has looked at yet.
+        if !broker.properties.contains_key("queued.max.messages.kbytes") {
+            config.set("queued.max.messages.kbytes", "16384");
+        }
+        let consumer = config
+            .create_with_context(Quiet)
+            .map_err(|error| BrokerError::Refused(errors::text(&error)))?;
+        Ok(Self {
+            broker,
+            topic: topic.into(),
+            consumer,
+            partitions: BTreeMap::new(),
+        })
+    }
+
+    /// Hands all partitions to librdkafka, each from its next offset; what was fetched and not read is fetched again.
+    fn assign(&self) -> Result<(), BrokerError> {
+        let error = |error: KafkaError| errors::question_error(&error);
+        let mut assignment = TopicPartitionList::new();
+        for (number, reading) in &self.partitions {
+            assignment
+                .add_partition_offset(&self.topic, *number, Position::Offset(reading.next.0))
+                .map_err(error)?;
+        }
+        self.consumer.assign(&assignment).map_err(error)
+    }
+
+    /// Goes to the log's start wherever the log no longer has the next offset.
+    fn rewind(&mut self) -> Result<(), BrokerError> {
+        for reading in self.partitions.values_mut() {
+            let range = requests::range(&self.broker, &self.consumer, &reading.partition, RANGE_TIMEOUT)?;
+            if reading.next < range.start || reading.next > range.high_watermark {
+                info!(partition = %reading.partition, offset = reading.next.0, start = range.start.0, "records are gone; reading on from the log's start");
+                reading.next = range.start;
+            }
+        }
+        self.assign()
+    }
+}
+
+impl TopicReader for KafkaReader {
+    fn refresh(&mut self, timeout: Duration) -> Result<(), BrokerError> {
+        let found = self.broker.metadata(&self.topic, timeout)?;
+        let (partitions, _) = found.ok_or_else(|| BrokerError::NoSuchTopic(self.topic.to_string()))?;
+        let known = self.partitions.len();
+        for number in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
+            if self.partitions.contains_key(&number) {
+                continue;
+            }
+            let partition = TopicPartition::new(self.topic.clone(), Partition(number));
+            let range = requests::range(&self.broker, &self.consumer, &partition, bounded(timeout))?;
+            let reading = Reading {
+                partition,
+                next: range.start,
+                was_at_end: false,
+            };
+            self.partitions.insert(number, reading);
+        }
+        if self.partitions.len() > known {
+            self.assign()?;
+        }
+        Ok(())
+    }
+
+    fn poll(&mut self, max: usize, timeout: Duration, visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>)) -> Result<usize, BrokerError> {
+        let mut count = 0;
+        let mut wait = timeout;
+        while count < max {
+            match self.consumer.poll(wait) {
+                Some(Ok(message)) => {
+                    let Some(reading) = self.partitions.get_mut(&message.partition()) else {
+                        continue;
+                    };
+                    let offset = Offset(message.offset());
+                    reading.next = offset.next();
+                    let record = FetchedRecord {
+                        offset,
+                        timestamp: message.timestamp().to_millis().filter(|ms| *ms >= 0).map(Timestamp),
+                        key: message.key(),
+                        value: message.payload(),
+                        headers: &message,
+                    };
+                    visit(&reading.partition, record);
+                    count += 1;
+                    wait = Duration::ZERO;
+                }
+                Some(Err(KafkaError::PartitionEOF(number))) => {
+                    if let Some(reading) = self.partitions.get_mut(&number) {
+                        reading.was_at_end = true;
+                    }
+                }
+                Some(Err(failure)) => {
+                    if matches!(failure.rdkafka_error_code(), Some(Code::AutoOffsetReset | Code::OffsetOutOfRange)) {
+                        self.rewind()?;
+                        return Ok(count);
+                    }
+                    return Err(errors::question_error(&failure));
+                }
+                None => break,
+            }
+        }
+        Ok(count)
+    }
+
+    fn is_caught_up(&self) -> bool {
+        self.partitions.values().all(|reading| reading.was_at_end)
+    }
+}

@@ -1,0 +1,349 @@
+// What the page does, in a real browser, against the real server.
+
+import assert from "node:assert/strict";
+import { readFileSync, readdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { after, before, describe, test } from "node:test";
+import { gzipSync } from "node:zlib";
+import { control, launch } from "./harness.mjs";
+
+const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
+const DESKTOP = { width: 1280, height: 900 };
+const PHONE = { width: 390, height: 844 };
+
+let browser;
+let servers;
+const figures = {};
+
+before(async () => {
+  servers = control();
+  browser = await launch();
+});
+after(async () => {
+  await browser?.close();
+  servers?.close();
+  console.log(`figures: ${JSON.stringify(figures)}`);
+});
+
+/** A page of which every console message, error and foreign request fails the test at its end. */
+async function open(t, url, options = {}) {
+  const context = await browser.newContext({ viewport: DESKTOP, colorScheme: "light", reducedMotion: "reduce", ...options });
+  const page = await context.newPage();
+  const told = [];
+  page.on("console", (message) => told.push(`${message.type()}: ${message.text()}`));
+  page.on("pageerror", (error) => told.push(`error: ${error.stack}`));
+  page.on("request", (request) => {
+    const { protocol, host } = new URL(request.url());
+    if (protocol !== "blob:" && protocol !== "data:" && host !== new URL(url).host) told.push(`request to ${request.url()}`);
+  });
+  t.after(() => context.close());
+  await page.goto(url);
+  return { page, told, quiet: () => assert.deepEqual(told, []) };
+}
+
+const rows = (page) => page.locator("table.features tbody tr");
+const row = (page, feature) => rows(page).filter({ has: page.getByRole("link", { name: feature, exact: true }) });
+
+/** Waits until something is so. */
+async function until(what, condition, ms = 8000) {
+  const deadline = Date.now() + ms;
+  for (;;) {
+    const found = await condition();
+    if (found) return found;
+    if (Date.now() > deadline) assert.fail(`not within ${ms} ms: ${what}`);
+    await new Promise((resolve) => setTimeout(resolve, 30));
+  }
+}
+
+/** What axe finds. Colours of drawings on a canvas it cannot see. */
+async function violations(page) {
+  await page.evaluate(axe);
+  const { violations } = await page.evaluate(() => window.axe.run(document, { resultTypes: ["violations"] }));
+  return violations.map(({ id, nodes }) => `${id}: ${nodes.map(({ html, failureSummary }) => `${html} ${failureSummary}`).join(" | ")}`);
+}
+
+describe("a stream in which something happens", () => {
+  let url;
+  before(async () => {
+    ({ url } = await servers.ask({ do: "start", features: 12, partitions: 6, checks: 120, monitors: 3, scene: true }));
+    await until("events are read", async () => (await fetch(`${url}health/ready`)).ok);
+  });
+
+  test("loads with monitors, heat map and table, and the first chart within a second", async (t) => {
+    const { page, quiet } = await open(t, url);
+    await page.getByText("Live", { exact: true }).waitFor();
+    assert.equal(await page.locator(".card").count(), 3);
+    await until("12 rows", async () => (await rows(page).count()) === 12);
+    const first = await until("a chart", () => page.evaluate(() => performance.getEntriesByName("first-chart")[0]?.startTime));
+    figures.first_chart_ms = Math.round(first);
+    assert.ok(first < 1000, `first chart after ${first} ms`);
+    assert.match(await rows(page).first().innerText(), /income/, "the worst first");
+    quiet();
+  });
+
+  test("goes from a cell to the feature, and from a point to its window", async (t) => {
+    const { page, quiet } = await open(t, url);
+    const heat = page.locator(".heat-scroll");
+    await until("a chart", () => page.evaluate(() => performance.getEntriesByName("first-chart").length));
+    const box = await heat.boundingBox();
+    await heat.click({ position: { x: box.width - 20, y: 10 } });
+    await page.getByRole("heading", { level: 1, name: "income" }).waitFor();
+    assert.match(page.url(), /#\/m\/churn\/f\/income\?.*at=0_\d+/);
+    await page.locator(".bins svg .bin").first().waitFor();
+    assert.ok((await page.locator(".bins svg .bin").count()) >= 10);
+    const over = page.locator(".u-over");
+    const plot = await over.boundingBox();
+    await over.click({ position: { x: plot.width * 0.2, y: plot.height / 2 } });
+    await page.waitForURL(/at=[1-9]\d*_\d+/);
+    const chip = page.locator(".window .chip");
+    await until("the early window", async () => (await chip.innerText()) === "No drift");
+    await page.getByRole("button", { name: "Later →" }).click();
+    const before = page.url();
+    await page.locator(".chart-holder").focus();
+    await page.keyboard.press("ArrowRight");
+    await until("the next window", async () => page.url() !== before);
+    await page.getByText("Numbers", { exact: true }).click();
+    const numbers = await page.locator(".numbers tbody tr").count();
+    assert.equal(numbers, await page.locator(".bins svg .bin").count(), "the same bins");
+    quiet();
+  });
+
+  test("shows each partition, and takes the one that is chosen to the front", async (t) => {
+    const { page, quiet } = await open(t, `${url}#/m/churn/f/device`);
+    await until("six partitions", async () => (await page.locator(".multiple").count()) === 6);
+    await page.locator(".multiple", { hasText: "partition 3" }).click();
+    await page.waitForURL(/of=partition_3/);
+    await until("it is in front", async () => (await page.locator(".multiple[aria-pressed=true]").innerText()).includes("partition 3"));
+    await page.locator(".incidents tbody tr").first().waitFor();
+    assert.match(await page.locator(".incidents tbody").innerText(), /partition 3/);
+    quiet();
+  });
+
+  test("searches and sorts the table, by keyboard too", async (t) => {
+    const { page, quiet } = await open(t, url);
+    await until("rows", async () => (await rows(page).count()) === 12);
+    await page.keyboard.press("/");
+    await page.keyboard.type("in");
+    await until("some rows", async () => (await rows(page).count()) < 12);
+    for (const text of await rows(page).locator("th").allInnerTexts()) assert.match(text, /in/);
+    assert.match(page.url(), /q=in/);
+    await page.keyboard.press("Control+a");
+    await page.keyboard.press("Backspace");
+    await page.getByRole("button", { name: "Feature" }).click();
+    await page.waitForURL(/sort=feature/);
+    const names = await rows(page).locator("th").allInnerTexts();
+    assert.deepEqual(names, [...names].sort());
+    assert.equal(await page.locator("th[aria-sort=ascending]").innerText(), "Feature↑");
+    quiet();
+  });
+
+  test("moves in the heat map by arrow keys and opens a feature by Enter", async (t) => {
+    const { page, quiet } = await open(t, url);
+    await until("a chart", () => page.evaluate(() => performance.getEntriesByName("first-chart").length));
+    await page.locator(".heat-scroll").focus();
+    await page.keyboard.press("ArrowDown");
+    const readout = page.locator("#heat-readout");
+    await until("a cell is told", async () => /^income, .*PSI [\d.]+, drift$/.test(await readout.innerText()));
+    await page.keyboard.press("ArrowDown");
+    await until("the next row", async () => !(await readout.innerText()).startsWith("income"));
+    await page.keyboard.press("ArrowUp");
+    await page.keyboard.press("Enter");
+    await page.getByRole("heading", { level: 1, name: "income" }).waitFor();
+    quiet();
+  });
+
+  test("restores a view from its link", async (t) => {
+    const { page } = await open(t, url);
+    await until("rows", async () => (await rows(page).count()) === 12);
+    await page.getByLabel("Partition").selectOption("3");
+    await page.getByRole("button", { name: "5m" }).click();
+    await page.getByPlaceholder(/Search/).fill("device");
+    await page.waitForURL(/partition=3&range=5m&q=device/);
+    const other = await open(t, page.url());
+    await until("one row", async () => (await rows(other.page).count()) === 1);
+    assert.equal(await other.page.getByLabel("Partition").inputValue(), "3");
+    assert.equal(await other.page.getByRole("button", { name: "5m" }).getAttribute("aria-pressed"), "true");
+    await rows(other.page).first().getByRole("link").click();
+    await other.page.locator(".bins svg").waitFor();
+    await other.page.getByRole("button", { name: "← Earlier" }).click();
+    await other.page.waitForURL(/at=/);
+    const facts = await other.page.locator(".window .facts").innerText();
+    const third = await open(t, other.page.url());
+    await until("the same window", async () => (await third.page.locator(".window .facts").innerText().catch(() => "")) === facts);
+    await third.page.goBack().catch(() => null);
+    other.quiet();
+    third.quiet();
+  });
+
+  test("shows incidents over time and as a list that leads to their windows", async (t) => {
+    const { page, quiet } = await open(t, `${url}#/m/churn/incidents`);
+    await page.locator(".timeline li").first().waitFor();
+    const lanes = await page.locator(".lane-name").allInnerTexts();
+    assert.ok(lanes.includes("income") && lanes.includes("device") && lanes.includes("country"), lanes.join());
+    await page.locator(".incidents tbody tr", { hasText: "income" }).first().getByRole("link").click();
+    await page.getByRole("heading", { level: 1, name: "income" }).waitFor();
+    await until("a window in drift", async () => /drift/i.test(await page.locator(".window .chip").innerText().catch(() => "")));
+    quiet();
+  });
+
+  test("tells lag, dead letters and how full windows are", async (t) => {
+    const { page, quiet } = await open(t, `${url}#/m/churn/stream`);
+    const figure = page.locator(".figure", { hasText: "Lag" });
+    // Partitions 0 to 5 are behind by 0, 3, 6, 9, 0 and 3.
+    await until("the lag", async () => /\b21\b/.test(await figure.innerText()));
+    await until("dead letters", async () => (await page.locator(".figure", { hasText: "Dead letters" }).innerText()).includes("≤ 2"));
+    assert.match(await page.locator("tbody tr").first().innerText(), /100/);
+    quiet();
+  });
+
+  test("exports what it shows as CSV", async (t) => {
+    const { page, quiet } = await open(t, `${url}#/?q=income`);
+    await until("one row", async () => (await rows(page).count()) === 1);
+    const [download] = await Promise.all([page.waitForEvent("download"), page.getByRole("button", { name: "CSV" }).click()]);
+    const lines = readFileSync(await download.path(), "utf8").trim().split("\r\n");
+    assert.equal(lines.length, 2);
+    assert.match(lines[0], /^feature,status,psi,p_value/);
+    assert.match(lines[1], /^income,drift,\d/);
+    quiet();
+  });
+
+  for (const colorScheme of ["light", "dark"]) {
+    test(`is accessible, as far as axe sees, in ${colorScheme}`, async (t) => {
+      for (const place of ["#/", "#/m/churn/f/income", "#/m/churn/incidents", "#/m/churn/stream"]) {
+        const { page, quiet } = await open(t, `${url}${place}`, { colorScheme });
+        await page.getByText("Live", { exact: true }).waitFor();
+        await page.locator("table tbody tr").first().waitFor();
+        assert.deepEqual(await violations(page), [], place);
+        quiet();
+      }
+    });
+  }
+
+  test("fits a phone", async (t) => {
+    for (const place of ["#/", "#/m/churn/f/income", "#/m/churn/incidents", "#/m/churn/stream"]) {
+      const { page, quiet } = await open(t, `${url}${place}`, { viewport: PHONE, hasTouch: true, isMobile: true });
+      await page.locator("table tbody tr").first().waitFor();
+      const width = await page.evaluate(() => document.documentElement.scrollWidth);
+      assert.ok(width <= PHONE.width, `${place} is ${width} wide`);
+      assert.deepEqual(await violations(page), [], place);
+      quiet();
+    }
+  });
+
+  test("keeps the colours that the reader chose", async (t) => {
+    const { page, quiet } = await open(t, url);
+    const theme = () => page.evaluate(() => document.documentElement.dataset.theme);
+    assert.equal(await theme(), "light");
+    await page.getByRole("button", { name: /^Colours/ }).click();
+    await page.getByRole("button", { name: /^Colours/ }).click();
+    assert.equal(await theme(), "dark");
+    await page.reload();
+    assert.equal(await theme(), "dark");
+    quiet();
+  });
+
+  test("says so when there is no such feature or monitor", async (t) => {
+    const { page, told } = await open(t, `${url}#/m/churn/f/nothing`);
+    await page.getByText("has no events of a feature").waitFor();
+    await page.goto(`${url}#/m/nobody`);
+    await page.getByText("There is no such monitor").waitFor();
+    // The browser itself tells of the answer 404.
+    assert.ok(told.every((line) => line.includes("404")), told.join("\n"));
+  });
+});
+
+test("shows what comes without a reload", async (t) => {
+  const { url } = await servers.ask({ do: "start", features: 8, partitions: 2, checks: 20 });
+  const { page, quiet } = await open(t, url);
+  await until("no drift", async () => (await page.locator(".card-share").innerText()).startsWith("0 of 8"));
+  const feature = await open(t, `${url}#/m/churn/f/age`);
+  await feature.page.locator(".window .facts").waitFor();
+  const record = () => feature.page.locator(".window .facts div", { hasText: /^record\n/ }).innerText();
+  await until("record 10,000", async () => (await record()).includes("10,000"));
+  await servers.ask({ do: "push", drift: "age" });
+  await until("age drifts", async () => (await row(page, "age").innerText()).includes("Drift"));
+  await until("the card says so", async () => (await page.locator(".card-share").innerText()).startsWith("1 of 8"));
+  await until("the window goes on", async () => (await record()).includes("10,500"));
+  await until("it is in drift", async () => (await feature.page.locator(".window .chip").innerText()) === "Drift");
+  quiet();
+  feature.quiet();
+});
+
+test("waits for the first event of an empty topic", async (t) => {
+  const { url } = await servers.ask({ do: "start", features: 3, partitions: 1, checks: 0 });
+  const { page, quiet } = await open(t, url);
+  await page.getByText("has no events of this application").waitFor();
+  assert.deepEqual(await violations(page), []);
+  await servers.ask({ do: "push" });
+  await until("three rows", async () => (await rows(page).count()) === 3);
+  quiet();
+});
+
+test("connects again when the server was away, and shows what came meanwhile", async (t) => {
+  const { url } = await servers.ask({ do: "start", features: 4, partitions: 2, checks: 10 });
+  const { page, told } = await open(t, url);
+  await until("rows", async () => (await rows(page).count()) === 4);
+  await servers.ask({ do: "stop" });
+  await page.getByText("Reconnecting", { exact: true }).waitFor();
+  await page.getByText("does not answer").waitFor();
+  await servers.ask({ do: "push", drift: "balance" });
+  await servers.ask({ do: "restart" });
+  await page.getByText("Live", { exact: true }).waitFor();
+  await until("what came meanwhile", async () => (await row(page, "balance").innerText()).includes("Drift"));
+  await until("the notice is gone", async () => (await page.locator(".notices p").count()) === 0);
+  // The browser itself tells of connections that were refused.
+  assert.ok(told.every((line) => line.includes("ERR_CONNECTION_REFUSED") || line.includes("ERR_INCOMPLETE_CHUNKED_ENCODING")), told.join("\n"));
+});
+
+test("takes an update of 50 features by 16 partitions in less than 20 ms", async (t) => {
+  const { url } = await servers.ask({ do: "start", features: 50, partitions: 16, checks: 40 });
+  const { page, quiet } = await open(t, url);
+  await until("50 rows", async () => (await rows(page).count()) === 50);
+  const session = await page.context().newCDPSession(page);
+  await session.send("Performance.enable");
+  const busy = async () => (await session.send("Performance.getMetrics")).metrics.find(({ name }) => name === "TaskDuration").value * 1000;
+  const whole = [];
+  const updates = () => page.evaluate(() => performance.getEntriesByName("update").map(({ duration, detail }) => ({ duration, ...detail })));
+  for (let round = 1; round <= 9; round++) {
+    // A message of its own.
+    await new Promise((resolve) => setTimeout(resolve, 700));
+    const [before, seen] = [await busy(), (await updates()).filter(({ points }) => points > 0).length];
+    await servers.ask({ do: "push" });
+    await until("an update", async () => (await updates()).filter(({ points }) => points > 0).length > seen);
+    await new Promise((resolve) => setTimeout(resolve, 300));
+    whole.push((await busy()) - before);
+  }
+  const script = (await updates()).filter(({ reset, points }) => !reset && points >= 800).map(({ duration }) => duration);
+  assert.ok(script.length >= 5, `${script.length} updates in one message`);
+  const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
+  figures.update_script_ms = Number(median(script).toFixed(1));
+  figures.update_with_layout_and_paint_ms = Number(median(whole).toFixed(1));
+  assert.ok(figures.update_script_ms < 20, `${figures.update_script_ms} ms`);
+  quiet();
+});
+
+test("holds a thousand features", async (t) => {
+  const { url } = await servers.ask({ do: "start", features: 1000, partitions: 2, checks: 30 });
+  await until("events are read", async () => (await fetch(`${url}health/ready`)).ok, 30_000);
+  const { page, quiet } = await open(t, url);
+  await until("the first hundred", async () => (await rows(page).count()) === 100);
+  const first = await until("a chart", () => page.evaluate(() => performance.getEntriesByName("first-chart")[0]?.startTime));
+  figures.first_chart_1000_features_ms = Math.round(first);
+  assert.ok(first < 1000, `first chart after ${first} ms`);
+  await page.getByRole("button", { name: "Show all 1,000" }).click();
+  await until("all of them", async () => (await rows(page).count()) === 1000);
+  await page.getByPlaceholder(/Search/).fill("feature_0777");
+  await until("one row", async () => (await rows(page).count()) === 1);
+  await servers.ask({ do: "push", drift: "feature_0777" });
+  await until("it drifts", async () => (await rows(page).first().innerText()).includes("Drift"));
+  await page.locator(".heat-scroll").evaluate((element) => (element.scrollTop = element.scrollHeight));
+  quiet();
+});
+
+test("weighs less than 150 KB, compressed", () => {
+  const dist = new URL("../dist/", import.meta.url);
+  const files = readdirSync(dist, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile() && !entry.name.endsWith(".gz"));
+  const bytes = files.reduce((sum, entry) => sum + gzipSync(readFileSync(`${entry.parentPath}/${entry.name}`)).length, 0);
+  figures.gzipped_kb = Number((bytes / 1024).toFixed(1));
+  assert.ok(bytes < 150 * 1024, `${bytes} bytes`);
+});

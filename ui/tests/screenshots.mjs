@@ -1,0 +1,54 @@
+// The pictures in README.md, and with ALL=folder one of every view in every form, to look at.
+
+import { mkdirSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { control, launch } from "./harness.mjs";
+
+const IMAGES = fileURLToPath(new URL("../../docs/images/", import.meta.url));
+const DESKTOP = { width: 1280, height: 960 };
+const PHONE = { width: 390, height: 844 };
+const PLACES = {
+  overview: "#/",
+  feature: "#/m/churn/f/income",
+  incidents: "#/m/churn/incidents",
+  stream: "#/m/churn/stream",
+};
+
+const servers = control();
+const browser = await launch();
+const { url } = await servers.ask({ do: "start", features: 14, partitions: 6, checks: 240, monitors: 3, scene: true });
+while (!(await fetch(`${url}health/ready`)).ok) await new Promise((resolve) => setTimeout(resolve, 50));
+
+async function shoot(path, place, { phone = false, dark = false, whole = false } = {}) {
+  const context = await browser.newContext({
+    viewport: phone ? PHONE : DESKTOP,
+    deviceScaleFactor: phone ? 2 : 1.5,
+    colorScheme: dark ? "dark" : "light",
+    reducedMotion: "reduce",
+    locale: "en-GB",
+    isMobile: phone,
+  });
+  const page = await context.newPage();
+  await page.goto(`${url}${place}`);
+  await page.locator("table tbody tr").first().waitFor();
+  if (place.includes("/f/")) await page.locator(".bins svg").waitFor();
+  await page.waitForTimeout(700);
+  await page.screenshot({ path, fullPage: whole });
+  await context.close();
+}
+
+const all = process.env.ALL;
+if (all) {
+  mkdirSync(all, { recursive: true });
+  for (const [name, place] of Object.entries(PLACES)) {
+    for (const phone of [false, true]) {
+      for (const dark of [false, true]) await shoot(`${all}/${name}-${phone ? "phone" : "desktop"}-${dark ? "dark" : "light"}.png`, place, { phone, dark, whole: true });
+    }
+  }
+} else {
+  mkdirSync(IMAGES, { recursive: true });
+  await shoot(`${IMAGES}dashboard-overview.png`, PLACES.overview);
+  await shoot(`${IMAGES}dashboard-feature.png`, PLACES.feature, { dark: true });
+}
+await browser.close();
+servers.close();
