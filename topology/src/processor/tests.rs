@@ -3,6 +3,7 @@
 
 mod global;
 mod global_time;
+mod global_time_bytes;
 mod paths;
 mod quality;
 mod segments;

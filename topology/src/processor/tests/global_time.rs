@@ -5,7 +5,7 @@ use crate::event::{ClosedBy, Scope};
 use crate::repartition::{Content, ShippedPane};
 use crate::window::time::TimeWindow;
 
-fn watched(scopes: Scopes, min_samples: u64) -> Monitor {
+pub(super) fn watched(scopes: Scopes, min_samples: u64) -> Monitor {
     Monitor {
         scopes,
         window: Window::Time(TimeWindow::new(100, 100, 0).unwrap()),
@@ -21,14 +21,14 @@ fn later_reference() -> Reference {
     reference("m", &[("x", 1.0, [50, 50])])
 }
 
-struct Topic {
-    input: TestDriver,
-    global: TestDriver,
+pub(super) struct Topic {
+    pub(super) input: TestDriver,
+    pub(super) global: TestDriver,
     restarts: bool,
 }
 
 impl Topic {
-    fn new(monitor: &Monitor, restarts: bool) -> Self {
+    pub(super) fn new(monitor: &Monitor, restarts: bool) -> Self {
         let published = published([x_reference()]);
         Self {
             input: TestDriver::new("app", [monitor.clone()], published.clone()),
@@ -38,12 +38,12 @@ impl Topic {
     }
 
     /// What one record of a partition leads to in the whole topic.
-    fn send(&mut self, partition: i32, time: i64, x: i64) -> Vec<DriftEvent> {
+    pub(super) fn send(&mut self, partition: i32, time: i64, x: i64) -> Vec<DriftEvent> {
         let panes = self.input.pipe_values(Partition(partition), Timestamp(time), xs([x])).unwrap().panes;
         self.ship(&panes)
     }
 
-    fn idle(&mut self, partition: i32) -> Vec<DriftEvent> {
+    pub(super) fn idle(&mut self, partition: i32) -> Vec<DriftEvent> {
         let panes = self.input.close_idle(Partition(partition)).unwrap().panes;
         self.ship(&panes)
     }
