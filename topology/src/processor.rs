@@ -4,6 +4,7 @@
 //! partition of the repartition topic. Between two calls of [`Processor::flush`] it changes memory only;
 //! `flush` gives the changed keys with whole values. It reads the store, writes nothing, and never looks at a clock.
 
+mod announcer;
 mod drift_processor;
 mod global_processor;
 mod global_time;

@@ -5,7 +5,8 @@
 //! ```
 //!
 //! Histograms of one reference add up, so a pane travels and not its records: one message each `every` records. All panes of one monitor and
-//! segment have one key, so they are in one partition, and their order there is the order of the global window.
+//! segment have one key, so they are in one partition, and their order there is the order of the global window. How far a partition is with the time
+//! windows of all its segments goes to every partition of the topic, behind what it says: the segments are in all of them.
 
 use std::sync::Arc;
 
@@ -16,12 +17,15 @@ use crate::histogram::Total;
 use crate::ids::{Partition, RecordNumber};
 use crate::window::Pane;
 
+/// In place of a segment: the message speaks of all of them. No segment has this text: each is `field=value`, or the rest.
+pub const EVERY_SEGMENT: &str = "*";
+
 /// A message of the repartition topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShippedPane {
     /// Whose pane.
     pub monitor: Arc<str>,
-    /// Of which segment; empty: no segmentation.
+    /// Of which segment; empty: no segmentation; [`EVERY_SEGMENT`]: of all.
     pub segment: Arc<str>,
     /// What is in it.
     pub content: Content,
@@ -67,7 +71,7 @@ pub struct WindowPart {
     pub publication: u64,
     /// Its start divided by `every_ms`.
     pub window: u64,
-    /// k of the partition when it closed.
+    /// k of the partition when it closed, or of its segment there.
     pub record_number: RecordNumber,
     /// It closed since the partition was idle.
     pub is_idle: bool,
@@ -82,9 +86,9 @@ pub struct WindowProgress {
     pub partition: Partition,
     /// As many partitions the input has.
     pub partitions: u32,
-    /// The first window that is open there: its start divided by the time between two.
+    /// The first window that is open there, whatever the segment: its start divided by the time between two.
     pub open_from: u64,
-    /// Its k.
+    /// Its k, whatever the segments.
     pub record_number: RecordNumber,
     /// It is idle at its end, or never had a record: it is not waited for.
     pub is_idle: bool,
@@ -132,6 +136,12 @@ impl ShippedPane {
         put_component(&mut key, monitor);
         put_component(&mut key, segment);
         key
+    }
+
+    /// Whether its message goes to every partition of the topic, and not only to that of its key.
+    #[must_use]
+    pub fn is_for_every_partition(&self) -> bool {
+        &*self.segment == EVERY_SEGMENT
     }
 
     /// The value of its message.

@@ -12,7 +12,7 @@ use bincode::{Decode, Encode};
 use crate::codec::{CorruptValue, decode, decode_extended, put_component, take_component};
 use crate::drift::Status;
 use crate::histogram::Total;
-use crate::ids::{RecordNumber, Timestamp};
+use crate::ids::{Partition, RecordNumber, Timestamp};
 use crate::quality::{Example, QualityStatus};
 use crate::repartition::WindowProgress;
 
@@ -88,6 +88,8 @@ pub enum KeyKind {
     GlobalTimeWindow = 7,
     /// One of those windows that is open.
     OpenWindow = 8,
+    /// What is kept of a segment of those windows beside the open ones.
+    GlobalTimeSegment = 9,
 }
 
 /// Key of a window's head: `monitor` and `segment` (empty: no segmentation).
@@ -114,18 +116,26 @@ pub fn global_time_key(monitor: &str, segment: &str) -> Key {
     head_key(KeyKind::GlobalTimeWindow, monitor, segment)
 }
 
-/// What the keys of all open windows of a monitor and segment in scope `global` begin with.
+/// Key of what is kept of a segment of time windows of scope `global`.
 #[must_use]
-pub fn open_windows_prefix(monitor: &str, segment: &str) -> Key {
-    head_key(KeyKind::OpenWindow, monitor, segment)
+pub fn global_time_segment_key(monitor: &str, segment: &str) -> Key {
+    head_key(KeyKind::GlobalTimeSegment, monitor, segment)
 }
 
 /// Key of an open window of scope `global`: `window` is its start divided by the time between two.
 #[must_use]
 pub fn open_window_key(monitor: &str, segment: &str, window: u64) -> Key {
-    let mut key = open_windows_prefix(monitor, segment);
+    let mut key = head_key(KeyKind::OpenWindow, monitor, segment);
     key.extend_from_slice(&window.to_be_bytes());
     key
+}
+
+/// The segment and the number of the open window of a key.
+#[must_use]
+pub fn open_window_of(key: &[u8]) -> Option<(String, u64)> {
+    let (_, rest) = take_component(key.get(1..)?)?;
+    let (segment, window) = take_component(rest)?;
+    Some((segment, u64::from_be_bytes(window.try_into().ok()?)))
 }
 
 /// Key of the head of a window.
@@ -246,9 +256,9 @@ pub struct GlobalTimeHead {
     pub every_ms: u64,
     /// How long after its end a partition's window takes late records.
     pub grace_ms: u64,
-    /// The first window that is not closed.
+    /// The first window that is not closed. With segments: that not every partition had closed, of those that were waited for.
     pub next: u64,
-    /// Open windows with records: one that is lost is noticed.
+    /// Open windows with records, each segment's counted: one that is lost is noticed.
     pub windows: u64,
     /// The records in them.
     pub records: u64,
@@ -256,7 +266,7 @@ pub struct GlobalTimeHead {
     pub partitions: Vec<WindowProgress>,
     /// How many there are.
     pub partition_count: u32,
-    /// What the windows are measured by, once one was shipped.
+    /// What the windows are measured by, once one was shipped; `None` with segments, of which each says it beside.
     pub measured: Option<GlobalTimeMeasure>,
 }
 
@@ -273,6 +283,19 @@ pub struct GlobalTimeMeasure {
     pub summary: Option<Status>,
     /// What quality checks keep; `None`: the monitor has no limits of quality.
     pub quality: Option<QualityHead>,
+}
+
+/// What is kept of a segment of time windows of scope `global` beside its open ones, under [`global_time_segment_key`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct GlobalTimeSegment {
+    /// The last window of which a part was shipped.
+    pub last: u64,
+    /// The first window that was not checked.
+    pub next: u64,
+    /// Of each partition that shipped a part: the segment's k there, as it was shipped last.
+    pub record_numbers: Vec<(Partition, RecordNumber)>,
+    /// What its windows are measured by.
+    pub measured: GlobalTimeMeasure,
 }
 
 /// An open window of scope `global`, under [`open_window_key`].
@@ -384,6 +407,7 @@ impl fmt::Display for KeyText<'_> {
                 (KeyKind::TimeWindow, "time windows"),
                 (KeyKind::GlobalWindow, "global window"),
                 (KeyKind::GlobalTimeWindow, "global time windows"),
+                (KeyKind::GlobalTimeSegment, "state of global time windows"),
             ];
             if let Some((_, what)) = head.iter().find(|(head, _)| *head as u8 == *kind)
                 && let Some((monitor, rest)) = take_component(rest)
@@ -456,8 +480,25 @@ mod tests {
             KeyText(&open_window_key("default", "", 300)).to_string(),
             "open global window of monitor default, number 300"
         );
-        assert_eq!(KeyText(&[9, 1]).to_string(), "[09, 01]");
+        assert_eq!(
+            KeyText(&open_window_key("default", "country=DE", 300)).to_string(),
+            "open global window of monitor default, segment country=DE, number 300"
+        );
+        assert_eq!(
+            KeyText(&global_time_segment_key("default", "country=DE")).to_string(),
+            "state of global time windows of monitor default, segment country=DE"
+        );
+        assert_eq!(KeyText(&[10, 1]).to_string(), "[0a, 01]");
         assert_eq!(KeyText(&[2, 0, 0]).to_string(), "[02, 00, 00]");
+    }
+
+    #[test]
+    fn key_of_an_open_window_names_segment_and_window() {
+        for segment in ["", "country=DE", "a\0b"] {
+            assert_eq!(open_window_of(&open_window_key("m\0", segment, 300)), Some((segment.to_owned(), 300)));
+        }
+        assert_eq!(open_window_of(&global_time_key("m", "")), None);
+        assert_eq!(open_window_of(&[]), None);
     }
 
     #[test]

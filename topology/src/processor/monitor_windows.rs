@@ -4,6 +4,7 @@
 
 use std::sync::Arc;
 
+use super::announcer::Announcer;
 use super::measure::Measure;
 use super::missing::MissingTally;
 use super::monitored_window::{Irregular, IrregularTally, MonitoredWindow, NO_SEGMENT, Observed};
@@ -16,6 +17,7 @@ use crate::ids::{Offset, RecordNumber, Timestamp};
 use crate::record::{Missing, Observation};
 use crate::reference::{Reference, ReferenceError};
 use crate::state::{Put, ReadStore, StateError};
+use crate::window::Window;
 
 /// The windows of one monitor. See the module.
 pub(super) struct MonitorWindows {
@@ -25,6 +27,8 @@ pub(super) struct MonitorWindows {
     /// The current reference, if it is not the one measured by.
     offered: Option<Arc<Measure>>,
     kept: Kept,
+    /// `None`: no time windows, or they are not shipped.
+    announcer: Option<Announcer>,
     /// A check was made since the last record.
     checked: bool,
     missing: MissingTally,
@@ -92,6 +96,7 @@ impl MonitorWindows {
         let mut missing = MissingTally::default();
         missing.watch(measure.reference.features().iter().map(|feature| feature.name()));
         let mut opened = Self {
+            announcer: Announcer::of(&place),
             place,
             measure,
             offered: None,
@@ -165,9 +170,22 @@ impl MonitorWindows {
     }
 
     pub(super) fn is_check_due(&self) -> bool {
+        self.is_window_due() || self.announcer.as_ref().is_some_and(Announcer::is_due)
+    }
+
+    fn is_window_due(&self) -> bool {
         match &self.kept {
             Kept::Whole(window) => window.is_check_due(),
             Kept::BySegment(segments) => segments.is_due(),
+        }
+    }
+
+    /// Of time windows: the first that is open, whatever the segment, once none is due. What idleness has closed in some segments is open in others.
+    fn open_from(&self) -> u64 {
+        match (&self.kept, self.place.monitor.window) {
+            (Kept::Whole(window), _) => window.open_from(),
+            (Kept::BySegment(segments), Window::Time(settings)) => segments.stream_time().map_or(0, |time| settings.first_open(time)),
+            (Kept::BySegment(_), Window::Count(_)) => 0,
         }
     }
 
@@ -180,10 +198,10 @@ impl MonitorWindows {
         self.missing.observe(record.row);
         self.checked = false;
         let taken = (record.row, record.values);
-        match &mut self.kept {
+        let observed = match &mut self.kept {
             Kept::Whole(window) => {
                 let stream_time = window.stream_time().max(timestamp);
-                Ok(window.observe(taken, record.offset, timestamp, stream_time, &mut self.irregular))
+                window.observe(taken, record.offset, timestamp, stream_time, &mut self.irregular)
             }
             Kept::BySegment(segments) => {
                 let before = segments.stream_time();
@@ -192,49 +210,56 @@ impl MonitorWindows {
                 window.settle_at(before);
                 let observed = window.observe(taken, record.offset, timestamp, stream_time, &mut self.irregular);
                 segments.note(id, observed.check_due);
-                Ok(Observed {
-                    check_due: segments.is_due(),
-                    ..observed
-                })
+                observed
             }
+        };
+        let open_from = self.announcer.is_some().then(|| self.open_from());
+        if let (Some(announcer), Some(open_from)) = (&mut self.announcer, open_from) {
+            announcer.observe(open_from);
         }
+        Ok(Observed {
+            check_due: self.is_check_due(),
+            ..observed
+        })
     }
 
     /// Makes the next checks that are due; if more are, it is to be called again. Says whether another reference was taken over.
     pub(super) fn check(&mut self, store: &dyn ReadStore, out: &mut Outputs) -> Result<bool, StateError> {
         self.checked |= match &mut self.kept {
-            Kept::Whole(window) => window.check(&mut self.irregular, out),
+            Kept::Whole(window) => window.is_check_due() && window.check(&mut self.irregular, out),
             Kept::BySegment(segments) => {
                 let mut measures = Arc::clone(&self.measure);
                 segments.check(&mut measures, store, &mut self.irregular, out)?
             }
         };
+        if !self.is_window_due() {
+            let (open_from, record_number) = (self.open_from(), self.record_number());
+            let announcer = self.announcer.as_mut();
+            out.panes.extend(announcer.and_then(|announcer| announcer.tell(open_from, record_number)));
+        }
         Ok(self.checked && !self.is_check_due() && self.change_over())
     }
 
-    /// The partition is idle at its end: time windows close. Says whether [`Self::check`] is due.
+    /// The partition is idle at its end: time windows close, and the whole topic is told. Says whether [`Self::check`] is due.
     pub(super) fn close_idle(&mut self) -> bool {
         self.checked = false;
-        match &mut self.kept {
+        let closes = match &mut self.kept {
             Kept::Whole(window) => window.close_idle(),
             Kept::BySegment(segments) => segments.close_idle(),
-        }
+        };
+        self.announcer.as_mut().is_some_and(Announcer::idle) | closes
     }
 
     /// The partition is at its end: where it never had a record, the windows of the whole topic are told. Says whether [`Self::check`] is due.
     pub(super) fn announce_empty(&mut self) -> bool {
-        match &mut self.kept {
-            Kept::Whole(window) => window.announce_empty(),
-            // Not with segments yet.
-            Kept::BySegment(_) => false,
-        }
+        self.announcer.is_some() && self.record_number() == RecordNumber(0) && self.close_idle()
     }
 
     /// As [`Self::close_idle`], for a replay: `was_idle` says after which record (of which segment) there were closings by idleness.
     pub(super) fn close_idle_if(&mut self, was_idle: &dyn Fn(&str, RecordNumber) -> bool) -> bool {
         self.checked = false;
         match &mut self.kept {
-            Kept::Whole(window) => was_idle(NO_SEGMENT, window.window().record_number()) && window.close_idle(),
+            Kept::Whole(window) => was_idle(NO_SEGMENT, window.window().record_number()) && self.close_idle(),
             Kept::BySegment(segments) => segments.close_idle_if(was_idle),
         }
     }

@@ -35,7 +35,7 @@ use crate::histogram::{Counts as _, Layout};
 use crate::ids::{Offset, RecordNumber, Timestamp};
 use crate::record::Observation;
 use crate::reference::Reference;
-use crate::repartition::{Content, CountPane, ShippedPane, WindowPart, WindowProgress};
+use crate::repartition::{Content, CountPane, ShippedPane, WindowPart};
 use crate::state::{FeatureHead, GlobalWindowHead, Put, TimeWindowHead, WindowHead, global_window_key, pane_key, time_window_key, window_key};
 use crate::window::time::{HoppingWindows, Placed};
 use crate::window::{SlidingWindow, Window};
@@ -64,8 +64,6 @@ pub struct MonitoredWindow {
     check_due: bool,
     /// What is due is due since the partition is idle.
     idle: bool,
-    /// Of time windows, to the whole topic: the first open one, and whether the partition is idle. `None`: nothing since it was opened.
-    announced: Option<(u64, bool)>,
     /// k at the last flush.
     flushed: RecordNumber,
     /// What is stored is not this.
@@ -126,7 +124,6 @@ impl MonitoredWindow {
             stream_time: None,
             check_due: false,
             idle: false,
-            announced: None,
             flushed: window.record_number(),
             is_changed: false,
             window,
@@ -194,7 +191,7 @@ impl MonitoredWindow {
 
     /// Whether its panes are shipped to the window of the whole topic.
     fn ships(&self) -> bool {
-        self.place.scope == Scope::Partition && self.place.monitor.scopes.global
+        self.place.ships()
     }
 
     /// Counts one record, whose time is `timestamp`. `values`: what it has in `other`. `stream_time`: the partition's, this record's time included.
@@ -230,7 +227,7 @@ impl MonitoredWindow {
                 if !due {
                     windows.settle();
                 }
-                due || (ships && self.announced != Some((windows.next(), false)))
+                due
             }
         };
         if let Some(quality) = self.quality.as_mut().filter(|_| is_counted) {
@@ -260,6 +257,14 @@ impl MonitoredWindow {
         self.check_due
     }
 
+    /// Of time windows: the first that is open, once none is due.
+    pub(super) fn open_from(&self) -> u64 {
+        match &self.window {
+            Windowing::Count(_) => 0,
+            Windowing::Time(windows) => windows.next(),
+        }
+    }
+
     /// Of time windows: the first that is open and has records.
     pub(super) fn first_open_with_records(&self) -> Option<u64> {
         match &self.window {
@@ -277,8 +282,7 @@ impl MonitoredWindow {
     /// As [`Self::check`], but of time windows those up to this one only.
     pub(super) fn check_up_to(&mut self, last: Option<u64>, irregular: &mut IrregularTally, out: &mut Outputs) -> bool {
         self.check_due = false;
-        // That an empty partition has said so is not kept.
-        self.is_changed |= self.window.record_number() > RecordNumber(0);
+        self.is_changed = true;
         let (ships, mut checked) = (self.ships(), false);
         let monitor = &self.place.monitor;
         // Silent ones still say when a reference may change.
@@ -367,20 +371,6 @@ impl MonitoredWindow {
                 if last.is_none() {
                     windows.settle();
                 }
-                let state = Some((windows.next(), self.idle));
-                if ships && std::mem::replace(&mut self.announced, state) != state {
-                    out.panes.push(ShippedPane {
-                        monitor: Arc::clone(&monitor.name),
-                        segment: Arc::clone(&self.segment),
-                        content: Content::Progress(WindowProgress {
-                            partition: self.place.partition,
-                            partitions: self.place.partitions,
-                            open_from: windows.next(),
-                            record_number: checker.record_number,
-                            is_idle: self.idle,
-                        }),
-                    });
-                }
                 self.idle = false;
             }
         }
@@ -390,29 +380,17 @@ impl MonitoredWindow {
     /// The partition is idle at its end: its time windows close, if one of them is to be checked. Says whether [`Self::check`] is due.
     ///
     /// Where none is, they stay open for what may come: so that a closing is always told by an event, by which a replay knows of it. Where windows are
-    /// shipped to the whole topic they all close, since that tells it as well; and it is told that this partition is not to be waited for.
+    /// shipped to the whole topic they all close, since that tells it as well.
     pub(super) fn close_idle(&mut self) -> bool {
         debug_assert!(!self.check_due, "a due check comes first");
-        let ships = self.ships();
+        let least = if self.ships() { 1 } else { self.place.monitor.min_samples.max(1) };
         let Windowing::Time(windows) = &mut self.window else { return false };
-        let (least, is_told) = if ships {
-            (1, matches!(self.announced, Some((_, true))))
-        } else {
-            (self.place.monitor.min_samples.max(1), true)
-        };
-        if windows.has_window_of(least) {
-            windows.close_all();
-        } else if is_told {
+        if !windows.has_window_of(least) {
             return false;
         }
+        windows.close_all();
         (self.check_due, self.idle) = (true, true);
         true
-    }
-
-    /// The partition is at its end and never had a record: the whole topic is told that it is not to be waited for. Says whether [`Self::check`] is due.
-    pub(super) fn announce_empty(&mut self) -> bool {
-        let is_empty = self.window.record_number() == RecordNumber(0);
-        is_empty && self.ships() && matches!(self.window, Windowing::Time(_)) && self.close_idle()
     }
 
     /// Takes one partition's pane into the window of the whole topic. Says whether [`Self::check`] is due after it.

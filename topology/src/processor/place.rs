@@ -35,6 +35,11 @@ impl Place {
         self.scope == Scope::Global || self.monitor.scopes.partition
     }
 
+    /// Whether its windows go to those of the whole topic, beside.
+    pub(super) fn ships(&self) -> bool {
+        self.scope == Scope::Partition && self.monitor.scopes.global
+    }
+
     /// What the ids of a window's events begin with. `segment` is empty where there are none.
     pub(super) fn event_id(&self, segment: &str) -> EventId {
         let Monitor { name, topic, .. } = &*self.monitor;

@@ -35,16 +35,16 @@ pub const REST: &str = "__rest__";
 const SEGMENT_BYTES_MAX: usize = 256;
 
 /// Windows that one call of a check looks at: what they give has to fit in an epoch.
-const AT_ONCE: usize = 256;
+pub(super) const AT_ONCE: usize = 256;
 
 /// Events after which one call of a check ends.
-const EVENTS_AT_ONCE: usize = 2000;
+pub(super) const EVENTS_AT_ONCE: usize = 2000;
 
 /// Windows looked at for each one that comes into memory, when there are too many.
 const EVICTED_PER_LOAD: usize = 2;
 
 /// What a changed key costs in a transaction beside its value, about.
-const KEY_BYTES: usize = 100;
+pub(super) const KEY_BYTES: usize = 100;
 
 /// How much memory the windows of all segments of a process may take, about. Shared by the tasks that have any, in equal parts.
 #[derive(Debug)]
@@ -693,7 +693,7 @@ impl Segments {
     }
 }
 
-fn segment_by(monitor: &Monitor) -> Vec<String> {
+pub(super) fn segment_by(monitor: &Monitor) -> Vec<String> {
     monitor.segment_by.iter().map(ToString::to_string).collect()
 }
 
