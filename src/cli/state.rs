@@ -221,6 +221,14 @@ fn head_of(key: &str, head: &Head) -> serde_json::Value {
                 "is_idle": progress.is_idle,
             })).collect::<Vec<_>>(),
         }),
+        Head::GlobalTimeSegment(head) => json!({
+            "key": key,
+            "last_window": head.last,
+            "next_window": head.next,
+            "record_number": head.record_numbers.iter().map(|(_, number)| number.0).sum::<u64>(),
+            "reference_version": &*head.measured.reference_version,
+            "features": features(&head.measured.features),
+        }),
         Head::Time(head) => json!({
             "key": key,
             "size_ms": head.size_ms,

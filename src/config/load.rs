@@ -399,12 +399,6 @@ fn monitor(view: &View<'_>, faults: &mut Vec<String>) -> MonitorConfig {
         global: has(Scope::Global),
     };
     let (segment_by, segment_expiry_ms) = segments(view, window, faults);
-    if scopes.global && matches!(window, Window::Time(_)) && !segment_by.is_empty() {
-        faults.push(format!(
-            "{}: scope `global` is not available yet with time windows of segments: leave it out, or watch by count",
-            view.named("monitor.scopes")
-        ));
-    }
     let topic = view.text("monitor.topic");
     MonitorConfig {
         name: view.text("monitor.name"),

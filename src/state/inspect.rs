@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use leeway_topology::codec;
 use leeway_topology::state::{
-    GlobalTimeHead, GlobalWindowHead, KeyKind, KeyText, QualityHead, SegmentsHead, TimeWindowHead, WindowHead, decode_head, progress_key,
+    GlobalTimeHead, GlobalTimeSegment, GlobalWindowHead, KeyKind, KeyText, QualityHead, SegmentsHead, TimeWindowHead, WindowHead, decode_head,
+    progress_key,
 };
 
 use super::backend::{Backend as _, KEY_FORMAT, prefix, split};
@@ -87,6 +88,8 @@ pub enum Head {
     Global(GlobalWindowHead),
     /// Of time windows of the whole topic.
     GlobalTime(GlobalTimeHead),
+    /// Of those of one segment.
+    GlobalTimeSegment(GlobalTimeSegment),
 }
 
 /// Reads a state directory.
@@ -206,6 +209,10 @@ impl TaskContents {
             let mut head: GlobalTimeHead = codec::decode(value).map_err(corrupt)?;
             let quality = head.measured.as_mut().and_then(|measured| measured.quality.take());
             self.keep(key, Head::GlobalTime(head), quality);
+        } else if key.first() == Some(&(KeyKind::GlobalTimeSegment as u8)) {
+            let mut head: GlobalTimeSegment = codec::decode(value).map_err(corrupt)?;
+            let quality = head.measured.quality.take();
+            self.keep(key, Head::GlobalTimeSegment(head), quality);
         } else if [KeyKind::Pane as u8, KeyKind::OpenWindow as u8].contains(key.first().unwrap_or(&0)) {
             self.panes += 1;
         } else {

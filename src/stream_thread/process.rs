@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use leeway_topology::event::Event;
+use leeway_topology::ids::Partition;
 use leeway_topology::processor::{Disposition, Monitor, Outputs};
 use leeway_topology::record::{InputRecord, Rejected};
 use leeway_topology::repartition::ShippedPane;
@@ -261,7 +262,9 @@ fn write(epoch: &mut OpenEpoch, sub_topology: &SubTopology, out: &mut Outputs) {
         epoch.checks.push(event);
     });
     if let Role::Partitions { repartition: Some(sink) } = &sub_topology.role {
-        out.panes.drain(..).for_each(|pane| epoch.push(pane_record(sink, &pane)));
+        for pane in out.panes.drain(..) {
+            pane_records(sink, &pane).for_each(|record| epoch.push(record));
+        }
     }
 }
 
@@ -296,15 +299,21 @@ fn event_record(sub_topology: &SubTopology, event: &Event) -> OutRecord {
     }
 }
 
-/// A pane as a record: keyed by monitor and segment, so that the panes of one window stay in order.
-fn pane_record(sink: &RepartitionSink, pane: &ShippedPane) -> OutRecord {
-    let key = pane.key();
-    OutRecord {
+/// A pane as records: keyed by monitor and segment, so that the panes of one window stay in order. What is said of all segments goes to every partition,
+/// behind the parts that are in it.
+fn pane_records<'p>(sink: &'p RepartitionSink, pane: &'p ShippedPane) -> impl Iterator<Item = OutRecord> + 'p {
+    let (key, value) = (pane.key(), pane.value());
+    let partitions: Vec<_> = if pane.is_for_every_partition() {
+        (0..).map(Partition).take(sink.partitions as usize).collect()
+    } else {
+        vec![partitioner::partition(&key, sink.partitions)]
+    };
+    partitions.into_iter().map(move |partition| OutRecord {
         topic: sink.topic.clone(),
-        partition: partitioner::partition(&key, sink.partitions),
-        value: Some(pane.value()),
-        key: Some(key),
+        partition,
+        value: Some(value.clone()),
+        key: Some(key.clone()),
         headers: Vec::new(),
         timestamp: None,
-    }
+    })
 }

@@ -236,6 +236,15 @@ impl Total {
         }
     }
 
+    /// Of no histogram of another one's layout.
+    #[must_use]
+    pub fn empty_like(other: &Self) -> Self {
+        Self {
+            records: 0,
+            counts: vec![0; other.counts.len()],
+        }
+    }
+
     /// Adds a histogram of the same layout.
     pub fn add(&mut self, histogram: &Histogram) {
         debug_assert_eq!(self.counts.len(), histogram.counts.len());

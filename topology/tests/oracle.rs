@@ -23,6 +23,9 @@ use leeway_topology::window::{CountWindow, Window};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+#[path = "oracle/whole_topic.rs"]
+mod whole_topic;
+
 const PARTITION: Partition = Partition(3);
 
 struct Fixture {
@@ -110,49 +113,7 @@ impl Fixture {
     }
 
     fn monitor(&self) -> Monitor {
-        let number = |name: &str| self.spec[name].as_u64().unwrap();
-        let field = |name: &Value| name.as_str().unwrap().parse().unwrap();
-        let fields = |names: &Value| names.as_array().map(|names| names.iter().map(field).collect());
-        let monitor = Monitor {
-            window: if self.spec["size_ms"].is_null() {
-                Window::Count(CountWindow::new(number("window_size"), number("check_interval")).unwrap())
-            } else {
-                Window::Time(TimeWindow::new(number("size_ms"), number("every_ms"), number("grace_ms")).unwrap())
-            },
-            segment_by: fields(&self.spec["segment_by"]).unwrap_or_default(),
-            max_segments: self.spec["max_segments"].as_u64().unwrap_or(10_000),
-            segment_expiry_ms: self.spec["segment_expiry_ms"].as_u64(),
-            timestamp_field: self.spec["timestamp_field"].as_str().map(|name| name.parse().unwrap()),
-            min_samples: number("min_samples"),
-            criteria: Criteria {
-                epsilon: self.spec["epsilon"].as_f64().unwrap(),
-                significance: self.spec["significance"].as_f64().unwrap(),
-                thresholds: Thresholds {
-                    possible_drift: self.spec["thresholds"]["possible"].as_f64().unwrap(),
-                    drift: self.spec["thresholds"]["drift"].as_f64().unwrap(),
-                },
-                ..Criteria::default()
-            },
-            quality: self.quality(),
-            ..Monitor::new("default", "drift-data")
-        };
-        monitor.validate().unwrap();
-        monitor
-    }
-
-    /// Of a feature's own limits those that are left out are the monitor's.
-    fn quality(&self) -> Quality {
-        let limits_of = |spec: &Value, unset: ByViolation| ByViolation {
-            missing: spec["missing"].as_f64().or(unset.missing),
-            other: spec["other"].as_f64().or(unset.other),
-            out_of_range: spec["out_of_range"].as_f64().or(unset.out_of_range),
-        };
-        let limits = limits_of(&self.spec["quality"], ByViolation::default());
-        let own = self.spec["feature_quality"].as_object().into_iter().flatten();
-        Quality {
-            limits,
-            feature_limits: own.map(|(feature, spec)| (feature.clone(), limits_of(spec, limits))).collect(),
-        }
+        monitor(&self.spec)
     }
 
     fn references(&self) -> PublishedReferences {
@@ -241,30 +202,9 @@ impl Fixture {
 
     fn compare_all(&self, written: &[Vec<u8>]) {
         for (written, expected) in written.iter().zip(&self.events) {
-            self.compare(&serde_json::from_slice(written).unwrap(), expected);
+            compare(self.name, &serde_json::from_slice(written).unwrap(), expected);
         }
         assert_eq!(written.len(), self.events.len(), "{}: events", self.name);
-    }
-
-    fn compare(&self, written: &Value, expected: &Value) {
-        let place = format!("{}: {} at record {}", self.name, expected["feature"], expected["record_count"]);
-        // Drift events of the model do not say so.
-        let kind = expected.get("kind").map_or("drift", |kind| kind.as_str().unwrap());
-        assert_eq!(written["kind"], kind, "{place}: {written}");
-        for (field, expected) in expected.as_object().unwrap() {
-            let found = written.get(field).unwrap_or_else(|| panic!("{place}: no {field}"));
-            match (found.as_f64(), expected.as_f64()) {
-                (Some(found), Some(expected)) => {
-                    let tolerance = match field.as_str() {
-                        "psi" | "psi_null_mean" | "top_bin_contribution" => 1e-15 + 1e-12 * expected.abs(),
-                        "p_value" => 1e-8,
-                        _ => 0.0,
-                    };
-                    assert!((found - expected).abs() <= tolerance, "{place}: {field} {found}, not {expected}");
-                }
-                _ => assert_eq!(found, expected, "{place}: {field}"),
-            }
-        }
     }
 
     /// Offsets that were rejected, and the events.
@@ -330,6 +270,74 @@ fn events(output: Output) -> Vec<Vec<u8>> {
     let mut written = Vec::with_capacity(outputs.event_count());
     outputs.drain_events(&mut |event| written.push(event.to_json()));
     written
+}
+
+/// A spec's monitor.
+fn monitor(spec: &Value) -> Monitor {
+    let number = |name: &str| spec[name].as_u64().unwrap();
+    let field = |name: &Value| name.as_str().unwrap().parse().unwrap();
+    let fields = |names: &Value| names.as_array().map(|names| names.iter().map(field).collect());
+    let monitor = Monitor {
+        window: if spec["size_ms"].is_null() {
+            Window::Count(CountWindow::new(number("window_size"), number("check_interval")).unwrap())
+        } else {
+            Window::Time(TimeWindow::new(number("size_ms"), number("every_ms"), number("grace_ms")).unwrap())
+        },
+        segment_by: fields(&spec["segment_by"]).unwrap_or_default(),
+        max_segments: spec["max_segments"].as_u64().unwrap_or(10_000),
+        segment_expiry_ms: spec["segment_expiry_ms"].as_u64(),
+        timestamp_field: spec["timestamp_field"].as_str().map(|name| name.parse().unwrap()),
+        min_samples: number("min_samples"),
+        criteria: Criteria {
+            epsilon: spec["epsilon"].as_f64().unwrap(),
+            significance: spec["significance"].as_f64().unwrap(),
+            thresholds: Thresholds {
+                possible_drift: spec["thresholds"]["possible"].as_f64().unwrap(),
+                drift: spec["thresholds"]["drift"].as_f64().unwrap(),
+            },
+            ..Criteria::default()
+        },
+        quality: quality(spec),
+        ..Monitor::new("default", "drift-data")
+    };
+    monitor.validate().unwrap();
+    monitor
+}
+
+/// Of a feature's own limits those that are left out are the monitor's.
+fn quality(spec: &Value) -> Quality {
+    let limits_of = |spec: &Value, unset: ByViolation| ByViolation {
+        missing: spec["missing"].as_f64().or(unset.missing),
+        other: spec["other"].as_f64().or(unset.other),
+        out_of_range: spec["out_of_range"].as_f64().or(unset.out_of_range),
+    };
+    let limits = limits_of(&spec["quality"], ByViolation::default());
+    let own = spec["feature_quality"].as_object().into_iter().flatten();
+    Quality {
+        limits,
+        feature_limits: own.map(|(feature, spec)| (feature.clone(), limits_of(spec, limits))).collect(),
+    }
+}
+
+fn compare(fixture: &str, written: &Value, expected: &Value) {
+    let place = format!("{fixture}: {} at record {}", expected["feature"], expected["record_count"]);
+    // Drift events of the model do not say so.
+    let kind = expected.get("kind").map_or("drift", |kind| kind.as_str().unwrap());
+    assert_eq!(written["kind"], kind, "{place}: {written}");
+    for (field, expected) in expected.as_object().unwrap() {
+        let found = written.get(field).unwrap_or_else(|| panic!("{place}: no {field}"));
+        match (found.as_f64(), expected.as_f64()) {
+            (Some(found), Some(expected)) => {
+                let tolerance = match field.as_str() {
+                    "psi" | "psi_null_mean" | "top_bin_contribution" => 1e-15 + 1e-12 * expected.abs(),
+                    "p_value" => 1e-8,
+                    _ => 0.0,
+                };
+                assert!((found - expected).abs() <= tolerance, "{place}: {field} {found}, not {expected}");
+            }
+            _ => assert_eq!(found, expected, "{place}: {field}"),
+        }
+    }
 }
 
 /// One feature of a spec as a reference document has it.

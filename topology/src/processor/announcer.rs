@@ -58,7 +58,12 @@ impl Announcer {
         let state = Some((open_from, is_idle));
         (std::mem::replace(&mut self.said, state) != state).then(|| ShippedPane {
             monitor: Arc::clone(&place.monitor.name),
-            segment: if place.monitor.segment_by.is_empty() { NO_SEGMENT } else { EVERY_SEGMENT }.into(),
+            segment: if place.monitor.segment_by.is_empty() {
+                NO_SEGMENT
+            } else {
+                EVERY_SEGMENT
+            }
+            .into(),
             content: Content::Progress(WindowProgress {
                 partition: place.partition,
                 partitions: place.partitions,

@@ -78,9 +78,6 @@ impl GlobalWindows {
     ) -> Result<Self, StateError> {
         let mut measures = ByVersion::new(references);
         let kept = if let Window::Time(settings) = place.monitor.window {
-            if MonitoredWindow::stored(&place, &mut measures, store)?.is_some() {
-                return Err(place.other_window("of records", place.monitor.window));
-            }
             Kept::Time(Box::new(GlobalTimeWindows::open(&place, settings, &mut measures, store)?))
         } else if store.get(&global_time_key(&place.monitor.name, NO_SEGMENT))?.is_some() {
             return Err(place.other_window("of time", place.monitor.window));
@@ -193,8 +190,8 @@ impl Processor for GlobalProcessor {
         } = windows;
         match (&shipped.content, kept) {
             (Content::Count(pane), _) => windows.take(&shipped.segment, pane, store),
-            (Content::Window(part), Kept::Time(time)) => Ok(time.part(part, measures, irregular)),
-            (Content::Progress(progress), Kept::Time(time)) => Ok(time.progress(progress)),
+            (Content::Window(part), Kept::Time(time)) => time.part(&shipped.segment, part, measures, store, irregular),
+            (Content::Progress(progress), Kept::Time(time)) => Ok(time.progress(&shipped.segment, progress)),
             (Content::Window(_) | Content::Progress(_), _) => Ok(not_a_pane("of a time window, but the monitor has count windows")),
         }
     }
@@ -212,7 +209,7 @@ impl Processor for GlobalProcessor {
                 Kept::Whole(Some(window)) => _ = window.check(irregular, out),
                 Kept::Whole(None) => {}
                 Kept::BySegment(segments) => _ = segments.check(measures, store, irregular, out)?,
-                Kept::Time(windows) => windows.check(irregular, out),
+                Kept::Time(windows) => windows.check(measures, store, irregular, out)?,
             }
         }
         Ok(())
@@ -245,16 +242,19 @@ impl Processor for GlobalProcessor {
 
     fn applied(&mut self) {
         for windows in self.windows.values_mut() {
-            if let Kept::BySegment(segments) = &mut windows.kept {
-                segments.applied();
+            match &mut windows.kept {
+                Kept::Whole(_) => {}
+                Kept::BySegment(segments) => segments.applied(),
+                Kept::Time(windows) => windows.applied(),
             }
         }
     }
 
     fn unflushed_bytes(&self) -> usize {
         let bytes = |windows: &GlobalWindows| match &windows.kept {
-            Kept::Whole(_) | Kept::Time(_) => 0,
+            Kept::Whole(_) => 0,
             Kept::BySegment(segments) => segments.unflushed_bytes(),
+            Kept::Time(windows) => windows.unflushed_bytes(),
         };
         self.windows.values().map(bytes).sum()
     }
@@ -280,8 +280,13 @@ impl Processor for GlobalProcessor {
 
     fn visit_segments(&self, visit: &mut dyn FnMut(&str, usize)) {
         for (monitor, windows) in &self.windows {
-            if let Kept::BySegment(segments) = &windows.kept {
-                visit(monitor, segments.len());
+            let segments = match &windows.kept {
+                Kept::Whole(_) => None,
+                Kept::BySegment(segments) => Some(segments.len()),
+                Kept::Time(windows) => windows.segments(),
+            };
+            if let Some(segments) = segments {
+                visit(monitor, segments);
             }
         }
     }

@@ -507,9 +507,10 @@ impl Segments {
         irregular: &mut IrregularTally,
         out: &mut Outputs,
     ) -> Result<bool, StateError> {
-        let mut checked = false;
+        let (mut checked, before) = (false, out.event_count());
         for _ in 0..AT_ONCE {
-            if out.event_count() >= EVENTS_AT_ONCE {
+            // Of this call: whoever calls again without taking them would never be done.
+            if out.event_count() - before >= EVENTS_AT_ONCE {
                 break;
             }
             if let Some(id) = self.counted.take() {

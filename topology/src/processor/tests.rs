@@ -4,6 +4,7 @@
 mod global;
 mod global_time;
 mod global_time_bytes;
+mod global_time_segments;
 mod paths;
 mod quality;
 mod segments;

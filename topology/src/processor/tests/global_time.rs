@@ -13,11 +13,11 @@ pub(super) fn watched(scopes: Scopes, min_samples: u64) -> Monitor {
     }
 }
 
-fn x_reference() -> Reference {
+pub(super) fn x_reference() -> Reference {
     reference("m", &[("x", 0.0, [50, 50])])
 }
 
-fn later_reference() -> Reference {
+pub(super) fn later_reference() -> Reference {
     reference("m", &[("x", 1.0, [50, 50])])
 }
 

@@ -22,5 +22,8 @@ fn bytes_of_the_first_format_are_still_written_and_read() {
     // It goes on from there.
     topic.global.restart();
     let events = topic.send(2, 230, -1);
-    assert_eq!((events[0].window_start_ms.0, events[0].window_count, events[0].previous_status), (100, 3, Some(Status::Drift)));
+    assert_eq!(
+        (events[0].window_start_ms.0, events[0].window_count, events[0].previous_status),
+        (100, 3, Some(Status::Drift))
+    );
 }
