@@ -191,7 +191,8 @@ impl<B: Broker> Audit<'_, B> {
             let monitor = |name: &str| topic.monitors.iter().find(|monitor| *monitor.name == *name);
             // Where a partition's checks are told, they have said it.
             let is_asked = |name: &str| monitor(name).is_some_and(|monitor| is_silent(monitor) && has_story(monitor));
-            // Segments are in several partitions of the topic, which are not read in the order in which they were written: sorted by where they end.
+            // Segments are in several partitions of the topic, which are not read in the order in which they were written: sorted by where they end, and time
+            // windows as a partition closes them.
             let mut panes = Vec::new();
             self.read(name, &mut |_, record| {
                 if let (Some(key), Some(value)) = (record.key, record.value)
@@ -201,9 +202,10 @@ impl<B: Broker> Audit<'_, B> {
                     let of = (pane.monitor.clone(), pane.content.partition());
                     if is_asked(&pane.monitor) {
                         let end = match &pane.content {
-                            Content::Count(content) => content.pane.span.map(|span| span.last),
+                            Content::Count(content) => (content.pane.span.map(|span| span.last), None),
+                            Content::Window(part) if !pane.segment.is_empty() => (None, Some((part.publication, part.window, pane.segment.clone()))),
                             // Without segments all are in one partition.
-                            Content::Window(_) | Content::Progress(_) => None,
+                            Content::Window(_) | Content::Progress(_) => (None, None),
                         };
                         panes.push((of, end, (told, version.clone())));
                     } else if told.is_idle && monitor(&pane.monitor).is_some() {
@@ -213,7 +215,7 @@ impl<B: Broker> Audit<'_, B> {
                 }
                 ControlFlow::Continue(())
             })?;
-            panes.sort_by_key(|(_, end, _)| *end);
+            panes.sort_by(|(_, a, _), (_, b, _)| a.cmp(b));
             for (of, _, (told, version)) in panes {
                 changes.0.entry(of).or_default().note(told, &version);
             }

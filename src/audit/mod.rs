@@ -19,7 +19,8 @@
 //!   worker may go on meanwhile.
 //!
 //! Not here: an input whose first records are gone, an application that began at its topic's end. They are refused in words. Nor can be told where a
-//! reference changed among segments of which only the whole topic is watched, if the check before it was over a pane into which an earlier change fell.
+//! reference changed among segments of which only the whole topic is watched, if the check before it was over a pane into which an earlier change fell,
+//! or with time windows that idleness closes (`idle_close_after`).
 
 use std::borrow::Cow;
 use std::collections::btree_map::Entry;
@@ -141,7 +142,7 @@ pub struct Sequence {
     pub kind: &'static str,
     /// Of the repartition topic, where it is one of scope global: order holds within its partitions.
     pub repartition: Option<Partition>,
-    /// Where the events of each segment are compared by themselves: with `idle_close_after`.
+    /// Where the events, or panes, of each segment are compared by themselves: with `idle_close_after`.
     pub segment: Option<Arc<str>>,
 }
 
@@ -220,10 +221,12 @@ struct Grounds {
 struct Seen {
     /// By monitor and segment (empty: none): the last record of a check of the whole topic.
     checked: BTreeMap<(Arc<str>, Arc<str>), RecordNumber>,
-    /// By monitor: the end of the last time window of the whole topic that was checked.
-    closed: BTreeMap<Arc<str>, Timestamp>,
+    /// By monitor and segment: the end of the last time window of the whole topic that was checked.
+    closed: BTreeMap<(Arc<str>, Arc<str>), Timestamp>,
     /// By monitor and partition: record number, and stream time.
     positions: BTreeMap<(Arc<str>, Partition), (RecordNumber, Option<Timestamp>)>,
+    /// By monitor, partition and segment, where idleness closes windows that are shipped: record number.
+    segments: BTreeMap<(Arc<str>, Partition, Arc<str>), RecordNumber>,
 }
 
 /// An event of this application as it stands in its topic.
@@ -263,16 +266,14 @@ impl Grounds {
     /// Whether an event is of records after the ends.
     fn is_later(&self, monitor: &Monitor, event: &Common<'_>) -> bool {
         let Some(partition) = event.partition else {
-            if event.closed_by.is_some() {
-                return self.seen.closed.get(event.monitor).is_some_and(|closed| event.window_end_ms > *closed);
-            }
-            let segment = event.segment.clone().unwrap_or_else(|| "".into());
-            let checked = self.seen.checked.get(&(event.monitor.clone(), segment));
-            // Of a segment that was never checked so far, every event is later; of the whole topic, it is nobody's.
-            return match checked {
-                Some(checked) => event.record_count > *checked,
-                None => !monitor.segment_by.is_empty(),
+            let of = (event.monitor.clone(), event.segment.clone().unwrap_or_else(|| "".into()));
+            let is_later = if event.closed_by.is_some() {
+                self.seen.closed.get(&of).map(|closed| event.window_end_ms > *closed)
+            } else {
+                self.seen.checked.get(&of).map(|checked| event.record_count > *checked)
             };
+            // Of a segment that was never checked so far, every event is later; of the whole topic, it is nobody's.
+            return is_later.unwrap_or(!monitor.segment_by.is_empty());
         };
         let input = TopicPartition::new(monitor.topic.clone(), partition);
         let end = self.ends.get(&input).copied().unwrap_or(Offset(0));
@@ -297,13 +298,18 @@ impl Grounds {
         let end = end.copied().unwrap_or(Offset(0));
         match &pane.content {
             Content::Count(pane) => pane.pane.span.is_some_and(|span| span.last >= end),
-            Content::Window(part) if part.is_idle => {
-                let position = self.seen.positions.get(&(monitor.name.clone(), part.partition));
-                position.is_none_or(|(record, _)| part.record_number > *record)
-            }
             Content::Window(part) => {
                 let end_ms = part.window.saturating_mul(part.every_ms).saturating_add(part.size_ms);
-                !self.is_over(monitor, part.partition, Timestamp(i64::try_from(end_ms).unwrap_or(i64::MAX)))
+                let is_over = self.is_over(monitor, part.partition, Timestamp(i64::try_from(end_ms).unwrap_or(i64::MAX)));
+                let record = if pane.segment.is_empty() {
+                    let position = self.seen.positions.get(&(monitor.name.clone(), part.partition));
+                    position.map(|(record, _)| *record)
+                } else {
+                    let of = (monitor.name.clone(), part.partition, pane.segment.clone());
+                    self.seen.segments.get(&of).copied()
+                };
+                let closed_idle = part.is_idle && record.is_some_and(|record| part.record_number <= record);
+                !is_over && !closed_idle
             }
             Content::Progress(_) => false,
         }
@@ -487,6 +493,13 @@ impl<B: Broker> Audit<'_, B> {
                 let positions = processor.positions();
                 seen.positions
                     .extend(positions.map(|(monitor, position)| ((monitor, partition), position)));
+                let by_segment = |monitor: &Monitor| monitor.scopes.global && by_segment(monitor);
+                for window in processor.windows().into_iter().filter(|window| by_segment(window.monitor())) {
+                    if let Some(segment) = window.segment() {
+                        let of = (window.monitor().name.clone(), partition, segment.clone());
+                        seen.segments.insert(of, window.window().record_number());
+                    }
+                }
             }
         }
         for (topic, PanesTopic { monitors, .. }) in &grounds.panes {
@@ -503,10 +516,12 @@ impl<B: Broker> Audit<'_, B> {
                 after_checks: |_, _: &mut GlobalProcessor, out: &Outputs| {
                     for event in &out.events {
                         let segment = event.segment.clone().unwrap_or_else(|| "".into());
-                        let checked = seen.checked.entry((event.monitor.clone(), segment)).or_insert(RecordNumber(0));
-                        *checked = event.record_count.max(*checked);
+                        let of = (event.monitor.clone(), segment);
                         if event.closed_by.is_some() {
-                            seen.closed.insert(event.monitor.clone(), event.window_end_ms);
+                            seen.closed.insert(of, event.window_end_ms);
+                        } else {
+                            let checked = seen.checked.entry(of).or_insert(RecordNumber(0));
+                            *checked = event.record_count.max(*checked);
                         }
                     }
                 },
@@ -589,10 +604,10 @@ impl<B: Broker> Audit<'_, B> {
                     visit(sequence, &value)?;
                 }
                 for pane in out.panes.drain(..).filter(panes::is_compared) {
-                    visit(
-                        panes::sequence(&pane, grounds.repartition_of(&pane.monitor, &pane.segment)),
-                        &panes::text(&pane),
-                    )?;
+                    let monitor = self.monitors.iter().find(|monitor| monitor.name == pane.monitor);
+                    let by_segment = monitor.is_some_and(|monitor| by_segment(monitor));
+                    let repartition = grounds.repartition_of(&pane.monitor, &pane.segment);
+                    visit(panes::sequence(&pane, repartition, by_segment), &panes::text(&pane, by_segment))?;
                 }
                 is_due = (told.is_idle)(input.partition, processor);
             }
@@ -717,9 +732,10 @@ fn classify_pane<'r>(topic: &PanesTopic, grounds: &Grounds, at: &'r TopicPartiti
     if grounds.is_pane_later(monitor, &pane) {
         return Some(Found::Later);
     }
+    let by_segment = by_segment(monitor);
     Some(Found::Event(FoundEvent {
-        sequence: panes::sequence(&pane, Some(at.partition)),
-        value: Cow::Owned(panes::text(&pane)),
+        sequence: panes::sequence(&pane, Some(at.partition), by_segment),
+        value: Cow::Owned(panes::text(&pane, by_segment)),
         at,
         offset: record.offset,
         is_in_its_place: at.partition == partitioner::partition(key, topic.partitions),

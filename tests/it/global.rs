@@ -6,15 +6,17 @@ use std::time::Duration;
 
 use leeway::audit::{Audit, Kind, Of, Report};
 use leeway::broker::memory::MemoryBroker;
-use leeway::broker::{Broker, OutRecord};
+use leeway::broker::{Broker, OutRecord, PlainProducer};
 use leeway::reference_topic::LiveReferences;
 use leeway::state::store::StateStore;
 use leeway::task::Start;
 use leeway_topology::binning::Binning;
 use leeway_topology::event::{DriftEvent, Scope};
-use leeway_topology::ids::Partition;
+use leeway_topology::ids::{Partition, Timestamp};
 use leeway_topology::processor::{PublishedReferences, Scopes};
 use leeway_topology::reference::{Cell, ColumnType, Reference, ReferenceBuilder};
+use leeway_topology::window::Window;
+use leeway_topology::window::time::TimeWindow;
 
 use crate::audit::{forged_topics, place_of};
 use crate::world::{APPLICATION, EVERY, Instance, REPARTITION, World};
@@ -97,6 +99,51 @@ fn whole_topic_is_checked_once_after_each_pane_whoever_merges() {
     let report = audit_of(&world, &world.broker, &world.references);
     assert_eq!((report.wrong, report.later), (0, 0), "{report:?}");
     assert_eq!(report.found, 2 * (66 + 66));
+}
+
+#[test]
+fn segments_have_their_time_windows_of_the_whole_topic_wherever_they_are_merged() {
+    let mut world = world(3, Scopes::BOTH);
+    let mut monitor = (*world.monitor).clone();
+    monitor.segment_by = vec!["s".parse().expect("a field")];
+    monitor.window = Window::Time(TimeWindow::new(1000, 1000, 0).expect("a window"));
+    monitor.min_samples = 1;
+    world.monitor = Arc::new(monitor);
+    let mut one = world.start("one");
+    let mut two = world.start("two");
+    let mut producer = world.broker.producer().expect("a producer");
+    for round in 0..3 {
+        for partition in 0..3 {
+            // Ten records a second, of four segments.
+            for number in 20 * round..20 * (round + 1) {
+                let record = OutRecord {
+                    topic: "in".into(),
+                    partition: Partition(partition),
+                    key: None,
+                    value: Some(format!("{{\"x\": {}, \"s\": {}}}", number * 7919 % 1000, number % 4).into_bytes()),
+                    headers: Vec::new(),
+                    timestamp: Some(Timestamp(1_700_000_000_000 + 100 * number)),
+                };
+                producer.send(record).expect("sent");
+            }
+        }
+        world.drain(&mut [&mut one, &mut two]);
+        if round == 1 {
+            // As SIGKILL: its partitions come to the other one when its session ends.
+            drop(std::mem::replace(&mut two, world.start("three")));
+        }
+    }
+    // Six seconds: five windows have closed.
+    let global = events(&world, Scope::Global);
+    assert_eq!(
+        global.len(),
+        5 * 4 * 2,
+        "an event of the feature and one of the summary for each window and segment"
+    );
+    let records: u64 = global.iter().filter(|event| event.is_summary()).map(|event| event.window_count).sum();
+    assert_eq!(records, 5 * 30, "each record of each partition once");
+    let report = audit_of(&world, &world.broker, &world.references);
+    assert_eq!((report.wrong, report.later), (0, 0), "{report:?}");
 }
 
 #[test]

@@ -150,6 +150,15 @@ pub(crate) fn simulate(seed: u64, coverage: &mut Coverage) -> Result<(), String>
         monitor.quality.limits.out_of_range = Some(0.1);
         world.monitor = Arc::new(monitor);
     }
+    // Not drawn either.
+    if world.monitor.idle_close_after_ms.is_none() && is_global_time && seed.is_multiple_of(2) {
+        coverage.count("segments, time windows, scope global");
+        let mut monitor = (*world.monitor).clone();
+        monitor.segment_by = vec!["s".parse().expect("a field")];
+        monitor.max_segments = 1 + seed % 7;
+        monitor.segment_expiry_ms = seed.is_multiple_of(4).then_some(300_000 + 1000 * (seed % 300));
+        world.monitor = Arc::new(monitor);
+    }
     let is_global = world.monitor.scopes.global;
     let mut tasks: Vec<_> = (0..partitions as usize).map(disk::windows_task).collect();
     if is_global {
