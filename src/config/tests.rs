@@ -240,9 +240,7 @@ fn monitors_of_one_topic_share_its_dead_letter_topic() {
 
 #[test]
 fn what_this_version_cannot_do_is_refused_once_in_words() {
-    for (file, words) in [("[http.tls]\ncert = 'c.pem'", "not available yet")] {
-        assert!(only_fault(file).contains(words), "{file}: {}", only_fault(file));
-    }
+    assert!(only_fault("[http.tls]\ncert = 'c.pem'").contains("not available yet"));
 }
 
 #[test]
