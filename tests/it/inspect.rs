@@ -106,7 +106,7 @@ fn value_that_cannot_be_read_is_told_beside_the_rest() {
     let lease = store.lease(task(3)).expect("free");
     let mut batch = Batch::new();
     batch.put(&lease, &window_key("default", ""), Some(b"rubbish"));
-    batch.put(&lease, b"\x09strange", Some(b""));
+    batch.put(&lease, b"\x7fstrange", Some(b""));
     store.write(batch).expect("written");
     let contents = inspect(scratch.path()).expect("read");
     assert_eq!(contents.tasks[&task(3)].keys, 2);

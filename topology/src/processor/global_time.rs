@@ -36,7 +36,9 @@ use crate::event::ClosedBy;
 use crate::histogram::{Counts as _, Span, Total};
 use crate::ids::{Offset, Partition, RecordNumber, Timestamp};
 use crate::repartition::{EVERY_SEGMENT, WindowPart, WindowProgress};
-use crate::state::{GlobalTimeHead, OpenWindow, Put, ReadStore, SegmentsHead, StateError, global_time_key, read, segments_key};
+use crate::state::{
+    GlobalTimeHead, KeyKind, OpenWindow, Put, ReadStore, SegmentsHead, StateError, global_time_key, heads_prefix, read, segments_key,
+};
 use crate::window::Window;
 use crate::window::time::TimeWindow;
 
@@ -84,7 +86,7 @@ impl GlobalTimeWindows {
             return if windows.open.len() > 0 || windows.segments.len() > 0 {
                 Err(place.contradictory("there are open windows, or segments, but nothing says where they belong"))
             } else if of_segments.is_some() {
-                Err(place.other_window("of records", place.monitor.window))
+                Err(without_head(place, store)?)
             } else {
                 Ok(windows)
             };
@@ -119,6 +121,8 @@ impl GlobalTimeWindows {
             )));
         }
         match of_segments {
+            // Of the whole topic the head says what it is measured by.
+            None if !self.is_whole() && head.measured.is_none() => Err(place.contradictory("nothing says how many segments were written")),
             None if !self.is_whole() => Err(place.other_segments("not set", &format!("{:?}", segment_by(&place.monitor)))),
             Some(SegmentsHead { segments, .. }) if *segments != self.segments.len() as u64 => {
                 Err(place.contradictory(format!("{} segments are there, but {segments} were written", self.segments.len())))
@@ -471,6 +475,17 @@ impl GlobalTimeWindows {
     pub(super) fn applied(&mut self) {
         self.segments.applied();
     }
+}
+
+/// Why there are segments, but no head: their windows were of records, or it is lost.
+fn without_head(place: &Place, store: &dyn ReadStore) -> Result<StateError, StateError> {
+    let mut of_records = false;
+    store.scan(&heads_prefix(KeyKind::GlobalWindow, &place.monitor.name), &mut |_, _| of_records = true)?;
+    Ok(if of_records {
+        place.other_window("of records", place.monitor.window)
+    } else {
+        place.contradictory("segments were written, but nothing says how far the partitions are")
+    })
 }
 
 fn not_measured(window: u64, segment: &str) -> String {

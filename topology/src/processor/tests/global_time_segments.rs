@@ -522,7 +522,16 @@ fn lost_key_is_a_contradiction_and_other_windows_or_segments_are_refused() {
     let text = without(global_time_key("m", ""));
     assert!(text.contains("nothing says where they belong"), "{text}");
     let text = without(segments_key("m"));
-    assert!(text.contains(r#"`segment_by` was not set, now it is ["s"]"#), "{text}");
+    assert!(text.contains("nothing says how many segments were written"), "{text}");
+    let mut closed = stored.clone();
+    for key in [global_time_key("m", ""), open_window_key("m", "s=a", 0), open_window_key("m", "s=b", 0)]
+        .into_iter()
+        .chain(["s=a", "s=b"].map(|segment| global_time_segment_key("m", segment)))
+    {
+        closed.apply([Put { key, value: None }]);
+    }
+    let text = open(segmented(1), &closed).unwrap_err().to_string();
+    assert!(text.contains("nothing says how far the partitions are"), "{text}");
     let mut store = stored.clone();
     store.apply([Put {
         key: open_window_key("m", "s=b", 0),
