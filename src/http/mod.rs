@@ -88,6 +88,21 @@ pub struct Listen {
     pub port_is_set: bool,
 }
 
+/// Metrics of a process, as Prometheus reads them.
+pub trait Exposition: Send + Sync {
+    /// All of them in Prometheus' text format.
+    ///
+    /// # Errors
+    /// When the encoder refuses a family: a fault of Leeway.
+    fn render(&self) -> Result<String, prometheus::Error>;
+}
+
+impl Exposition for Metrics {
+    fn render(&self) -> Result<String, prometheus::Error> {
+        self.render()
+    }
+}
+
 /// A running server. Dropping it lets it run on; [`Server::shutdown`] ends it.
 #[derive(Debug)]
 pub struct Server {
@@ -116,7 +131,7 @@ impl Server {
 ///
 /// # Errors
 /// When the address cannot be bound; if the port was not set, the next free one is taken.
-pub async fn serve(config: &HttpConfig, metrics: Arc<Metrics>, health: Arc<Health>) -> Result<Server, HttpError> {
+pub async fn serve(config: &HttpConfig, metrics: Arc<dyn Exposition>, health: Arc<Health>) -> Result<Server, HttpError> {
     let listen = Listen {
         section: "http",
         host: config.host.clone(),
@@ -189,7 +204,7 @@ fn bind(listen: &Listen) -> Result<TcpListener, HttpError> {
     })
 }
 
-fn router(bearer_token: Option<Secret>, metrics: Arc<Metrics>, health: Arc<Health>) -> Router {
+fn router(bearer_token: Option<Secret>, metrics: Arc<dyn Exposition>, health: Arc<Health>) -> Router {
     let guarded = Router::new()
         .route("/metrics", get(render))
         .with_state(metrics)
@@ -210,7 +225,7 @@ fn router(bearer_token: Option<Secret>, metrics: Arc<Metrics>, health: Arc<Healt
     open.merge(guarded)
 }
 
-async fn render(State(metrics): State<Arc<Metrics>>) -> Response {
+async fn render(State(metrics): State<Arc<dyn Exposition>>) -> Response {
     match metrics.render() {
         Ok(text) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response(),
         Err(error) => Problem::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
