@@ -214,6 +214,31 @@ pub fn references<B: Broker>(broker: &B, topic: &str) -> Result<(), TopicError> 
     Ok(())
 }
 
+/// Finds or creates the topic of alerts' state: compacted, one partition.
+///
+/// # Errors
+/// When it does not fit, or the broker refuses or does not answer.
+pub fn alert_state<B: Broker>(broker: &B, topic: &str, message_bytes_max: usize) -> Result<(), TopicError> {
+    let config = [
+        ("cleanup.policy", "compact".to_owned()),
+        ("segment.bytes", CHANGELOG_SEGMENT_BYTES.to_owned()),
+        ("max.message.bytes", message_bytes_max.to_string()),
+    ];
+    let (facts, description) = ensure(broker, topic, 1, &config)?;
+    check_compacted(topic, &description)?;
+    if facts.partitions != 1 {
+        let fault = format!(
+            "has {} partitions, it must have 1, since whoever has that one alerts: stop every `leeway alert`, and delete it; open incidents are told again then",
+            facts.partitions
+        );
+        return Err(TopicError::Unfit {
+            topic: topic.to_owned(),
+            fault,
+        });
+    }
+    Ok(())
+}
+
 fn check_compacted(topic: &str, description: &TopicDescription) -> Result<(), TopicError> {
     match description.config.get("cleanup.policy").map(String::as_str) {
         Some("compact") | None => Ok(()),

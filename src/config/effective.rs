@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::file::Settings;
-use super::keys::{KEYS, Key, PROPERTIES};
+use super::keys::{KEYS, Key, PROPERTIES, Table};
 use super::load::Resolved;
 use super::value::{MASK, Setting, quoted};
 
@@ -12,23 +12,26 @@ pub(super) fn effective_toml(resolved: &Resolved) -> String {
     let mut out = String::new();
     let is_top = |key: &&Key| !key.path.contains('.');
     KEYS.iter().filter(is_top).for_each(|key| line(&mut out, key.path, key, &resolved.common));
-    for section in sections(|key| !key.is_of_monitor()) {
-        table(&mut out, &format!("[{section}]"), &format!("{section}."), &resolved.common);
+    for section in sections() {
+        table(&mut out, &format!("[{section}]"), &format!("{section}."), Table::Common, &resolved.common);
         if section == "kafka" {
             properties(&mut out, resolved);
         }
     }
     for monitor in &resolved.monitors {
-        table(&mut out, "[[monitor]]", "monitor.", monitor);
+        table(&mut out, "[[monitor]]", "monitor.", Table::Monitor, monitor);
+    }
+    for channel in &resolved.channels {
+        table(&mut out, "[[alert.channel]]", "alert.channel.", Table::Channel, channel);
     }
     out
 }
 
-/// First words of the paths, in order, each once.
-fn sections(of: fn(&Key) -> bool) -> Vec<&'static str> {
+/// First words of the paths of common keys, in order, each once.
+fn sections() -> Vec<&'static str> {
     let mut sections: Vec<_> = KEYS
         .iter()
-        .filter(|key| of(key))
+        .filter(|key| key.table() == Table::Common)
         .filter_map(|key| key.path.split_once('.'))
         .map(|(section, _)| section)
         .collect();
@@ -36,10 +39,10 @@ fn sections(of: fn(&Key) -> bool) -> Vec<&'static str> {
     sections
 }
 
-fn table(out: &mut String, header: &str, prefix: &str, settings: &Settings) {
+fn table(out: &mut String, header: &str, prefix: &str, of: Table, settings: &Settings) {
     write_line(out, "");
     write_line(out, header);
-    for key in KEYS {
+    for key in KEYS.iter().filter(|key| key.table() == of) {
         if let Some(name) = key.path.strip_prefix(prefix) {
             line(out, name, key, settings);
         }

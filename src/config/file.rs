@@ -7,7 +7,7 @@ use std::path::Path;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::keys::{self, Key, Kind, PROPERTIES};
+use super::keys::{self, Key, Kind, PROPERTIES, Table};
 use super::value::{MASK, Secret, Setting, Source, Value, quoted};
 
 /// Settings by path of the key.
@@ -28,6 +28,8 @@ pub(super) struct FileSettings {
     pub(super) common: Settings,
     /// One per `[[monitor]]`.
     pub(super) monitors: Vec<Settings>,
+    /// One per `[[alert.channel]]`.
+    pub(super) channels: Vec<Settings>,
     pub(super) properties: BTreeMap<String, Property>,
 }
 
@@ -103,17 +105,19 @@ impl Reader<'_> {
         }
     }
 
-    /// One entry of the table `prefix` (with its dot). Monitors are read by [`Self::monitors`].
+    /// One entry of the table `prefix` (with its dot). Monitors and channels are read by [`Self::tables`].
     fn entry(&mut self, prefix: &str, (name, value): Entry<'_, '_>) {
         let path = format!("{prefix}{}", name.get_ref());
         if path == "monitor" {
-            self.monitors(value);
+            self.tables(&path, value, |settings| &mut settings.monitors);
+        } else if path == "alert.channel" {
+            self.tables(&path, value, |settings| &mut settings.channels);
         } else if let Some(key) = keys::find(&path) {
             let setting = self.setting(key, value);
-            let settings = if key.is_of_monitor() {
-                self.settings.monitors.last_mut()
-            } else {
-                Some(&mut self.settings.common)
+            let settings = match key.table() {
+                Table::Common => Some(&mut self.settings.common),
+                Table::Monitor => self.settings.monitors.last_mut(),
+                Table::Channel => self.settings.channels.last_mut(),
             };
             if let Some(settings) = settings {
                 settings.insert(key.path, setting);
@@ -136,16 +140,18 @@ impl Reader<'_> {
         }
     }
 
-    fn monitors(&mut self, value: &Spanned<DeValue<'_>>) {
-        let Some(monitors) = value.get_ref().as_array() else {
-            self.refuse("monitor", value, false, "must be an array of tables: write `[[monitor]]`");
+    /// An array of tables, each with settings of its own.
+    fn tables(&mut self, path: &str, value: &Spanned<DeValue<'_>>, of: fn(&mut FileSettings) -> &mut Vec<Settings>) {
+        let allowed = format!("must be an array of tables: write `[[{path}]]`");
+        let Some(items) = value.get_ref().as_array() else {
+            self.refuse(path, value, false, &allowed);
             return;
         };
-        for monitor in monitors {
-            self.settings.monitors.push(Settings::new());
-            match monitor.get_ref().as_table() {
-                Some(table) => table.iter().for_each(|entry| self.entry("monitor.", entry)),
-                None => self.refuse("monitor", monitor, false, "must be an array of tables: write `[[monitor]]`"),
+        for item in items {
+            of(&mut self.settings).push(Settings::new());
+            match item.get_ref().as_table() {
+                Some(table) => table.iter().for_each(|entry| self.entry(&format!("{path}."), entry)),
+                None => self.refuse(path, item, false, &allowed),
             }
         }
     }

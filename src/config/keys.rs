@@ -3,8 +3,8 @@
 use leeway_topology::window::SIZE_MAX;
 
 use super::rules::{
-    APPLICATION_ID, DURATION, FEATURE, FIELD, FILTER, FRACTION, LEVEL, METRIC, MONITOR_NAME, NON_EMPTY, POINTER, POSITIVE, REFERENCE, Rule, SCOPE,
-    SERVERS, SHARE, TOPIC, URL, WEIGHT,
+    ALERT_KIND, APPLICATION_ID, DURATION, FEATURE, FIELD, FILTER, FRACTION, LEVEL, METRIC, MONITOR_NAME, NON_EMPTY, PATTERN, POINTER, POSITIVE,
+    REFERENCE, Rule, SCOPE, SERVERS, SHARE, TOPIC, URL, WEIGHT,
 };
 use super::value::Value;
 
@@ -89,7 +89,10 @@ const PORT: Kind = Kind::Integer { min: 0, max: 65535 };
 
 const TLS: &str = "TLS of the worker's own HTTP server is not available yet: leave it out, or put a proxy in front";
 
-/// Every key, in the order in which they are printed. Those of the first [`Key::path`] component `monitor` exist once per monitor.
+/// How severe a check has to be.
+const SEVERITIES: Kind = Kind::Choice(&["possible_drift", "drift"]);
+
+/// Every key, in the order in which they are printed. Those of a [`Table`] of their own exist once per monitor, or once per channel.
 pub const KEYS: &[Key] = &[
     Key {
         path: "application_id",
@@ -523,24 +526,219 @@ pub const KEYS: &[Key] = &[
         ..KEY
     },
     Key {
+        path: "dashboard.url",
+        kind: Kind::Text(URL),
+        unset: "none",
+        doc: "Where the dashboard is reached: the link in alerts",
+        ..KEY
+    },
+    Key {
+        path: "alert.group_id",
+        kind: Kind::Text(APPLICATION_ID),
+        unset: "<application_id>-alert",
+        doc: "Consumer group of `leeway alert`, and prefix of its topic of state",
+        ..KEY
+    },
+    Key {
+        path: "alert.min_severity",
+        kind: SEVERITIES,
+        default: Some("possible_drift"),
+        doc: "What is less severe is not told",
+        ..KEY
+    },
+    Key {
+        path: "alert.consecutive",
+        kind: Kind::Integer { min: 1, max: 1000 },
+        default: Some("1"),
+        doc: "So many checks in a row open an incident",
+        ..KEY
+    },
+    Key {
+        path: "alert.cooldown",
+        kind: Kind::Text(DURATION),
+        default: Some("10m"),
+        doc: "How long after a recovery a new opening is held back, unless it is worse",
+        ..KEY
+    },
+    Key {
+        path: "alert.timeout",
+        kind: Kind::Text(DURATION),
+        default: Some("10s"),
+        doc: "How long one attempt to deliver may take",
+        ..KEY
+    },
+    Key {
+        path: "alert.group_wait",
+        kind: Kind::Text(DURATION),
+        default: Some("1s"),
+        doc: "How long after a first transition others of the same check are waited for, to be told in one message",
+        ..KEY
+    },
+    Key {
+        path: "alert.max_parked",
+        kind: Kind::Integer { min: 1, max: 100_000 },
+        default: Some("1000"),
+        doc: "Messages that each channel keeps until they are delivered; beyond, the oldest go",
+        ..KEY
+    },
+    Key {
+        path: "alert.max_age",
+        kind: Kind::Text(DURATION),
+        default: Some("1day"),
+        doc: "Incidents that began longer ago are not told, unless they are still open",
+        ..KEY
+    },
+    Key {
+        path: "alert.expire_after",
+        kind: Kind::Text(DURATION),
+        default: Some("7days"),
+        doc: "After what time without a check an open incident is closed; 0s: never",
+        ..KEY
+    },
+    Key {
         path: "alert.slack.url",
         variable: Some("SLACK_WEBHOOK_URL"),
         kind: Kind::Text(URL),
         unset: "none",
         secret: true,
-        doc: "Slack webhook that alerts are sent to",
+        doc: "Slack webhook that alerts are sent to: a channel named `slack`",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.name",
+        kind: Kind::Text(MONITOR_NAME),
+        unset: "its kind",
+        doc: "Unique name of a channel",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.kind",
+        kind: Kind::Choice(&["slack", "webhook", "alertmanager", "csv", "stdout"]),
+        doc: "Where it leads",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.url",
+        kind: Kind::Text(URL),
+        secret: true,
+        doc: "Address, of slack, webhook and alertmanager",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.secret",
+        secret: true,
+        doc: "Of a webhook: signs what is sent",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.path",
+        unset: "logs/psi_drift_log.csv",
+        doc: "Of csv: the file",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.resend",
+        kind: Kind::Text(DURATION),
+        unset: "1m",
+        doc: "Of alertmanager: how often what fires is sent again",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.monitors",
+        kind: Kind::List(PATTERN),
+        unset: "all",
+        doc: "Monitors that it hears of, `*` for any characters",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.features",
+        kind: Kind::List(PATTERN),
+        unset: "all",
+        doc: "Features that it hears of, `*` for any characters",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.scopes",
+        kind: Kind::List(SCOPE),
+        unset: "all",
+        doc: "Scopes that it hears of",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.segments",
+        kind: Kind::List(PATTERN),
+        unset: "all",
+        doc: "Segments that it hears of, `*` for any characters; the empty text is what has no segment",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.kinds",
+        kind: Kind::List(ALERT_KIND),
+        unset: "all",
+        doc: "What it hears of: `summary`, `feature`, `quality`",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.min_severity",
+        kind: SEVERITIES,
+        unset: "alert.min_severity",
+        doc: "What is less severe is not told",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.consecutive",
+        kind: Kind::Integer { min: 1, max: 1000 },
+        unset: "alert.consecutive",
+        doc: "So many checks in a row open an incident",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.cooldown",
+        kind: Kind::Text(DURATION),
+        unset: "alert.cooldown",
+        doc: "How long after a recovery a new opening is held back, unless it is worse",
+        ..KEY
+    },
+    Key {
+        path: "alert.channel.timeout",
+        kind: Kind::Text(DURATION),
+        unset: "alert.timeout",
+        doc: "How long one attempt to deliver may take",
         ..KEY
     },
 ];
+
+/// Where a key stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Table {
+    /// Once in a file.
+    Common,
+    /// Once per `[[monitor]]`.
+    Monitor,
+    /// Once per `[[alert.channel]]`.
+    Channel,
+}
 
 /// Section of the free-form properties, which no row above can list.
 pub const PROPERTIES: &str = "kafka.properties";
 
 impl Key {
+    /// Where it stands.
+    #[must_use]
+    pub fn table(&self) -> Table {
+        if self.path.starts_with("monitor.") {
+            Table::Monitor
+        } else if self.path.starts_with("alert.channel.") {
+            Table::Channel
+        } else {
+            Table::Common
+        }
+    }
+
     /// Whether there is one per monitor.
     #[must_use]
     pub fn is_of_monitor(&self) -> bool {
-        self.path.starts_with("monitor.")
+        self.table() == Table::Monitor
     }
 
     /// The last word of its path.

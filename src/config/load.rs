@@ -14,10 +14,11 @@ use leeway_topology::significance::Correction;
 use leeway_topology::window::time::TimeWindow;
 use leeway_topology::window::{CountWindow, Window};
 
+use super::alert;
 use super::checks::{check_names, check_topics, share_dead_letter_topics};
 use super::file::{self, FileSettings, Settings};
 use super::flags::ConfigFlags;
-use super::keys::{self, KEYS, Key};
+use super::keys::{self, KEYS, Key, Table};
 use super::rules;
 use super::value::{Setting, Source, Value, duration_ms};
 use super::view::{View, source_of};
@@ -44,6 +45,7 @@ pub fn load(flags: &ConfigFlags, environment: &BTreeMap<String, String>, file: O
     let FileSettings {
         common,
         monitors,
+        channels,
         properties,
     } = file;
     let mut resolver = Resolver {
@@ -51,15 +53,20 @@ pub fn load(flags: &ConfigFlags, environment: &BTreeMap<String, String>, file: O
         environment,
         faults: &mut faults,
     };
-    let common = resolver.resolve(common, |key| !key.is_of_monitor(), true);
+    let common = resolver.resolve(common, Table::Common, true);
     let monitors: Vec<_> = monitors
         .into_iter()
         .enumerate()
-        .map(|(index, settings)| resolver.resolve(settings, Key::is_of_monitor, index == 0))
+        .map(|(index, settings)| resolver.resolve(settings, Table::Monitor, index == 0))
+        .collect();
+    let channels: Vec<_> = channels
+        .into_iter()
+        .map(|settings| resolver.resolve(settings, Table::Channel, false))
         .collect();
     let resolved = Resolved {
         common,
         monitors,
+        channels,
         properties,
     };
     let config = build(resolved, &mut faults);
@@ -71,6 +78,7 @@ pub fn load(flags: &ConfigFlags, environment: &BTreeMap<String, String>, file: O
 pub(super) struct Resolved {
     pub(super) common: Settings,
     pub(super) monitors: Vec<Settings>,
+    pub(super) channels: Vec<Settings>,
     pub(super) properties: BTreeMap<String, file::Property>,
 }
 
@@ -82,9 +90,9 @@ struct Resolver<'a> {
 
 impl Resolver<'_> {
     /// Fills up what the file says. Flags and environment speak of the first monitor alone.
-    fn resolve(&mut self, mut file: Settings, of: fn(&Key) -> bool, from_outside: bool) -> Settings {
+    fn resolve(&mut self, mut file: Settings, table: Table, from_outside: bool) -> Settings {
         let mut settings = Settings::new();
-        for key in KEYS.iter().filter(|key| of(key)) {
+        for key in KEYS.iter().filter(|key| key.table() == table) {
             let written = file.remove(key.path);
             let outside = if from_outside { self.outside(key) } else { None };
             settings.insert(key.path, outside.or(written).unwrap_or_else(|| self.default(key)));
@@ -203,7 +211,7 @@ fn build(mut resolved: Resolved, faults: &mut Vec<String>) -> Config {
                 .get("dashboard.port")
                 .is_some_and(|setting| setting.source != Source::Default),
         },
-        slack_url: view.secret("alert.slack.url"),
+        alert: alert::build(&resolved.common, &resolved.channels, &application_id, faults),
         application_id,
         monitors,
         resolved,

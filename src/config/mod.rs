@@ -28,6 +28,7 @@ use leeway_topology::window::Window;
 use crate::rolling_reference::Rolling;
 use crate::task::Start;
 
+mod alert;
 mod checks;
 mod effective;
 mod file;
@@ -40,6 +41,7 @@ mod tests;
 pub mod value;
 mod view;
 
+pub use alert::{AlertConfig, ChannelConfig, Target};
 pub use flags::ConfigFlags;
 pub use load::load;
 pub use value::{Secret, duration_ms};
@@ -78,8 +80,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The dashboard's server.
     pub dashboard: DashboardConfig,
-    /// Slack's webhook for alerts.
-    pub slack_url: Option<Secret>,
+    /// What `leeway alert` is asked for.
+    pub alert: AlertConfig,
     resolved: load::Resolved,
 }
 

@@ -87,6 +87,16 @@ pub(super) const SCOPE: Rule<str> = Rule {
     accepts: |text| matches!(text, "partition" | "global"),
 };
 
+pub(super) const ALERT_KIND: Rule<str> = Rule {
+    allowed: "`summary`, `feature`, `quality`, each once",
+    accepts: |text| matches!(text, "summary" | "feature" | "quality"),
+};
+
+pub(super) const PATTERN: Rule<str> = Rule {
+    allowed: "texts, each once, in which `*` stands for any characters",
+    accepts: |_| true,
+};
+
 pub(super) const METRIC: Rule<str> = Rule {
     allowed: "`psi`, `js`, `ks`, `wasserstein`, `chi2`, each once",
     accepts: |text| text.parse::<leeway_topology::metric::Metric>().is_ok(),

@@ -694,3 +694,108 @@ fn what_a_check_cannot_ask_is_named() {
         assert!(only_fault(&file).contains(words), "{file}: {}", only_fault(&file));
     }
 }
+
+mod alert {
+    use super::*;
+    use crate::config::{ChannelConfig, Target};
+    use crate::consumers::alert::incident::{Rule, Severity};
+
+    fn channel(file: &str) -> ChannelConfig {
+        let mut channels = from_file(file).unwrap().alert.channels;
+        assert_eq!(channels.len(), 1, "{channels:?}");
+        channels.remove(0)
+    }
+
+    #[test]
+    fn without_a_channel_alerts_go_to_standard_output() {
+        let config = from_file("").unwrap();
+        assert_eq!(config.alert.group_id, "drift-monitor-group-alert");
+        assert_eq!((config.alert.channels.len(), &config.alert.channels[0].target), (1, &Target::Stdout));
+        assert_eq!(config.alert.channels[0].rule.cooldown_ms, 600_000);
+    }
+
+    #[test]
+    fn slacks_variable_alone_is_a_channel_and_its_secret_is_not_printed() {
+        let config = from(&[], &[("SLACK_WEBHOOK_URL", "https://hooks.slack.com/T/B/abc")], "").unwrap();
+        assert_eq!(config.alert.channels[0].name, "slack");
+        assert!(matches!(&config.alert.channels[0].target, Target::Slack { url } if url.expose().ends_with("abc")));
+        assert!(!config.effective_toml().contains("abc"), "{}", config.effective_toml());
+    }
+
+    #[test]
+    fn a_channel_has_what_it_says_and_else_what_the_section_says() {
+        let text = r#"
+[alert]
+min_severity = "drift"
+cooldown = "5m"
+[[alert.channel]]
+name = "team"
+kind = "webhook"
+url = "https://example.org/hook"
+secret = "s3cret"
+monitors = ["prod-*"]
+kinds = ["summary", "quality"]
+consecutive = 3
+timeout = "2s"
+"#;
+        let team = channel(text);
+        let expected = Rule {
+            min_severity: Severity::Drift,
+            consecutive: 3,
+            cooldown_ms: 300_000,
+        };
+        assert_eq!((team.name.as_str(), team.rule, team.timeout), ("team", expected, Duration::from_secs(2)));
+        assert_eq!(
+            (team.filter.monitors, team.filter.kinds),
+            (vec!["prod-*".to_owned()], vec!["summary".to_owned(), "quality".to_owned()])
+        );
+        assert!(matches!(team.target, Target::Webhook { secret: Some(_), .. }));
+        let printed = from_file(text).unwrap().effective_toml();
+        assert!(
+            printed.contains("[[alert.channel]]") && !printed.contains("s3cret") && !printed.contains("example.org"),
+            "{printed}"
+        );
+        // What is printed can be read again, but for its secrets.
+        let again = printed.replace("\"***\"", "\"https://example.org/hook\"");
+        assert_eq!(channel(&again).rule, expected);
+    }
+
+    #[test]
+    fn a_channel_named_after_its_kind_has_the_defaults() {
+        let csv = channel("[[alert.channel]]\nkind = \"csv\"");
+        assert_eq!(csv.name, "csv");
+        assert_eq!(
+            csv.target,
+            Target::Csv {
+                path: PathBuf::from("logs/psi_drift_log.csv")
+            }
+        );
+        let alertmanager = channel("[[alert.channel]]\nkind = \"alertmanager\"\nurl = \"http://localhost:9093\"");
+        assert!(matches!(alertmanager.target, Target::Alertmanager { resend, .. } if resend == Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn what_a_kind_lacks_or_has_no_use_for_is_told() {
+        for (text, told) in [
+            ("[[alert.channel]]\nname = \"x\"", "alert.channel.kind: must be given"),
+            (
+                "[[alert.channel]]\nkind = \"slack\"",
+                "alert.channel.url: must be given with kind = \"slack\"",
+            ),
+            (
+                "[[alert.channel]]\nkind = \"stdout\"\npath = \"x.csv\"",
+                "alert.channel.path = \"x.csv\" (leeway.toml line 3): has no meaning with kind = \"stdout\"",
+            ),
+            ("[[alert.channel]]\nkind = \"csv\"\nconsecutive = 2", "has no meaning with kind = \"csv\""),
+            ("[[alert.channel]]\nkind = \"mail\"", "must be one of `slack`"),
+            ("[[alert.channel]]\nkind = \"stdout\"\nkinds = [\"drift\"]", "must be a list of `summary`"),
+            ("[alert]\nchannel = 3", "must be an array of tables: write `[[alert.channel]]`"),
+            ("[alert]\nchanel = 3", "unknown key `alert.chanel`; did you mean `alert.channel`?"),
+        ] {
+            let fault = only_fault(text);
+            assert!(fault.contains(told), "{fault}");
+        }
+        let twice = "[[alert.channel]]\nkind = \"stdout\"\n[[alert.channel]]\nkind = \"stdout\"";
+        assert!(only_fault(twice).contains("another channel has this name"));
+    }
+}

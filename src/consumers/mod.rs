@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! events topics --follow--> events, in batches --> dashboard: a bounded history, served as a page
+//!              \--group---> alert: incidents, messages, channels; its state in a topic of its own
 //! ```
 //!
-//! They read committed events only, without a group, and never write to Kafka. What they keep is in memory, bounded, and rebuilt from the topic at
-//! each start.
+//! They read committed events only, and none of them writes to the topics of the stream processor.
 
+pub mod alert;
 pub mod dashboard;
 pub mod follow;
