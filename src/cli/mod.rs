@@ -15,6 +15,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::{self, Config, ConfigError, ConfigFlags};
 
+pub mod alert;
 pub mod audit;
 pub mod check;
 pub mod dashboard;
@@ -61,6 +62,8 @@ enum Command {
     Reference(reference::Args),
     /// Whether the rows of a file have drifted from a reference: as a table, as JSON or as an HTML report
     Check(check::Args),
+    /// Tells Slack, a webhook, Alertmanager, a CSV log or the terminal when drift begins, gets worse and ends
+    Alert(Box<alert::Args>),
     /// The drift events as a web page
     Dashboard(Box<dashboard::Args>),
     /// Proves the drift events from the input: each there once, with the right values, and no other
@@ -134,6 +137,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>, context: &Context, stde
         Command::Produce(args) => produce::execute(args, context),
         Command::Reference(args) => reference::execute(args, context),
         Command::Check(args) => check::execute(&args, context),
+        Command::Alert(args) => alert::execute(&args, context),
         Command::Dashboard(args) => dashboard::execute(&args, context),
         Command::Audit(args) => audit::execute(&args, context),
         #[cfg(feature = "rocksdb")]
