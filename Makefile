@@ -18,7 +18,7 @@ export CXX := ccache c++
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help demo test check lint purity unit ui ui-test screenshots ui-if-node broker flows doc deny compose bench bench-recovery bench-segments bench-dashboard calibrate simulate mutations chaos fuzz
+.PHONY: help demo test check lint purity unit ui ui-test screenshots ui-if-node broker flows doc deny compose bench bench-recovery bench-segments bench-alert bench-dashboard calibrate simulate mutations chaos fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -123,6 +123,9 @@ bench-recovery: ## Time to the first event after a kill, with 1 GB of state (rel
 
 bench-segments: ## A million segments on one instance: throughput, memory, restart (release build)
 	cargo bench --bench segments
+
+bench-alert: ## A million events behind: how long does `leeway alert` take, and how much memory (build of the tests; 2 minutes)
+	cargo test --test broker -- --nocapture --ignored --exact alert::a_million_events
 
 bench-dashboard: ## A million drift events in the topic: how soon the dashboard has read them, and in how much memory (release build)
 	cargo bench --bench dashboard

@@ -34,7 +34,7 @@ pub(crate) fn succeed(command: &mut Command) -> String {
     String::from_utf8(output.stdout).expect("UTF-8")
 }
 
-/// A running `leeway run`. Killed when dropped.
+/// A running `leeway run`, or another command that goes on until it is stopped. Killed when dropped.
 pub(crate) struct Worker {
     child: Child,
     lines: Arc<Mutex<Vec<String>>>,
@@ -43,15 +43,18 @@ pub(crate) struct Worker {
 impl Worker {
     /// Starts a worker with these arguments, a state directory and any free port.
     pub(crate) fn start(bootstrap: &str, state_dir: &Path, arguments: &[&str]) -> Self {
-        let mut child = leeway()
+        let mut command = leeway();
+        command
             .arg("run")
             .args(["--bootstrap-servers", bootstrap, "--http-port", "0", "--state-dir"])
             .arg(state_dir)
-            .args(arguments)
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("leeway starts");
+            .args(arguments);
+        Self::spawn(&mut command)
+    }
+
+    /// Starts a command.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("leeway starts");
         let lines = Arc::new(Mutex::new(Vec::new()));
         let (stderr, seen) = (child.stderr.take().expect("a pipe"), lines.clone());
         std::thread::spawn(move || {

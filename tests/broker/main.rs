@@ -1,6 +1,7 @@
 //! Tests on a real Apache Kafka.
 
 mod adapter;
+mod alert;
 mod chaos;
 mod cluster;
 mod dashboard;
@@ -13,6 +14,7 @@ mod membership;
 mod outage;
 mod proxy;
 mod quality;
+mod receiver;
 mod reference;
 mod run;
 mod segments;
