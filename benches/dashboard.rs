@@ -59,7 +59,7 @@ fn start(bootstrap: &str, topic: &str) -> String {
     let started = Instant::now();
     let mut child = leeway::leeway()
         .args(["dashboard", "--bootstrap-servers", bootstrap, "--events-topic", topic])
-        .args(["--application-id", "app", "--topic", topic, "--dashboard-port", "0"])
+        .args(["--application-id", "app", "--topic", "data", "--dashboard-port", "0"])
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()

@@ -133,8 +133,11 @@ function moved(): void {
   model.route = parse(location.hash);
   const { route } = model;
   model.monitor = model.monitors.find(({ name }) => name === route.monitor) ?? (route.monitor === null ? (model.monitors[0] ?? null) : null);
+  // Links from here name it: which is the first may change.
+  const isNamed = route.monitor !== null;
+  if (model.monitor) route.monitor = model.monitor.name;
   frame();
-  if (route.monitor !== null && !model.monitor && model.monitors.length > 0) {
+  if (isNamed && !model.monitor && model.monitors.length > 0) {
     close();
     put(main, message("There is no such monitor", `Neither the configuration nor the events have a monitor ${route.monitor}.`, h("a", { href: "#/" }, "To the overview")));
     return;

@@ -7,11 +7,12 @@ import { control, launch } from "./harness.mjs";
 const IMAGES = fileURLToPath(new URL("../../docs/images/", import.meta.url));
 const DESKTOP = { width: 1280, height: 960 };
 const PHONE = { width: 390, height: 844 };
+/** Where, and what is there when it is drawn. */
 const PLACES = {
-  overview: "#/",
-  feature: "#/m/churn/f/income",
-  incidents: "#/m/churn/incidents",
-  stream: "#/m/churn/stream",
+  overview: ["#/", ".features tbody tr"],
+  feature: ["#/m/churn/f/income", ".bins svg"],
+  incidents: ["#/m/churn/incidents", ".incidents tbody tr"],
+  stream: ["#/m/churn/stream", "tbody tr"],
 };
 
 const servers = control();
@@ -19,7 +20,7 @@ const browser = await launch();
 const { url } = await servers.ask({ do: "start", features: 14, partitions: 6, checks: 240, monitors: 3, scene: true });
 while (!(await fetch(`${url}health/ready`)).ok) await new Promise((resolve) => setTimeout(resolve, 50));
 
-async function shoot(path, place, { phone = false, dark = false, whole = false } = {}) {
+async function shoot(path, [place, drawn], { phone = false, dark = false, whole = false } = {}) {
   const context = await browser.newContext({
     viewport: phone ? PHONE : DESKTOP,
     deviceScaleFactor: phone ? 2 : 1.5,
@@ -30,8 +31,7 @@ async function shoot(path, place, { phone = false, dark = false, whole = false }
   });
   const page = await context.newPage();
   await page.goto(`${url}${place}`);
-  await page.locator("table tbody tr").first().waitFor();
-  if (place.includes("/f/")) await page.locator(".bins svg").waitFor();
+  await page.locator(drawn).first().waitFor();
   await page.waitForTimeout(700);
   await page.screenshot({ path, fullPage: whole });
   await context.close();

@@ -22,6 +22,9 @@ use crate::consumers::follow::Progress;
 /// The shortest time between two messages: as fast as somebody can follow.
 const MESSAGE_EVERY: Duration = Duration::from_millis(400);
 
+/// How long what is new is gathered before it is told: the events of one check come within that.
+const GATHER: Duration = Duration::from_millis(80);
+
 /// A message comes at least so often: freshness and rates are told of time passing too.
 const MESSAGE_AT_LEAST: Duration = Duration::from_secs(5);
 
@@ -177,10 +180,12 @@ impl Listening {
             let due = async {
                 tokio::time::sleep_until(told + MESSAGE_EVERY).await;
                 // The sender lives as long as what is shared here.
-                tokio::time::timeout_at(told + MESSAGE_AT_LEAST, changed.changed()).await.is_ok()
+                if tokio::time::timeout_at(told + MESSAGE_AT_LEAST, changed.changed()).await.is_ok() {
+                    tokio::time::sleep(GATHER).await;
+                }
             };
             tokio::select! {
-                _ = due => {}
+                () = due => {}
                 () = async { stopped.wait_for(|stopped| *stopped).await.map_or((), |_| ()) } => return None,
             }
         }

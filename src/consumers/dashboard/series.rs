@@ -55,7 +55,7 @@ pub(super) type Versions<'a> = &'a dyn Fn(&str) -> Option<Arc<Reference>>;
 impl SeriesView {
     /// All points with everything of them.
     pub(super) fn full(series: &Series, versions: Versions<'_>) -> Self {
-        let mut view = Self::of(series, series.points.iter());
+        let mut view = Self::of(series, series.points.iter(), |psi| psi);
         let mut floors = Floors::new(&series.key.feature, versions);
         let column = |get: &dyn Fn(&Measurements) -> Option<f64>| -> Vec<Option<f64>> {
             let measures = series.points.iter().map(|point| point.measures.as_deref());
@@ -88,16 +88,16 @@ impl SeriesView {
             let stretch = series.points.range(at..(at + each).min(series.points.len()));
             stretch.reduce(|worst, point| if point.psi > worst.psi { point } else { worst })
         };
-        Self::of(series, (0..series.points.len()).step_by(each).filter_map(worst))
+        Self::of(series, (0..series.points.len()).step_by(each).filter_map(worst), short)
     }
 
-    fn of<'a>(series: &Series, points: impl Iterator<Item = &'a Point> + Clone) -> Self {
+    fn of<'a>(series: &Series, points: impl Iterator<Item = &'a Point> + Clone, digits: fn(f64) -> f64) -> Self {
         Self {
             scope: series.key.scope,
             partition: series.key.partition,
             segment: series.key.segment.as_deref().map(str::to_owned),
             time_ms: points.clone().map(|point| point.time_ms).collect(),
-            psi: points.clone().map(|point| short(point.psi)).collect(),
+            psi: points.clone().map(|point| digits(point.psi)).collect(),
             status: points.clone().map(|point| point.status).collect(),
             record_count: points.map(|point| point.record_count).collect(),
             details: None,

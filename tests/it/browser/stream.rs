@@ -227,7 +227,12 @@ impl World {
             let shift = if drift == Some(feature.name()) {
                 1.2
             } else if self.is_scene {
-                scene(feature.name(), partition, self.check as f64 / self.checks_at_start.max(1) as f64)
+                scene(
+                    reference.monitor(),
+                    feature.name(),
+                    partition,
+                    self.check as f64 / self.checks_at_start.max(1) as f64,
+                )
             } else {
                 0.0
             };
@@ -267,7 +272,7 @@ impl World {
                 ..blank(reference, partition, k, time)
             };
             let key = feature.name().to_string();
-            if self.is_scene && &**feature.name() == "country" {
+            if self.is_scene && reference.monitor() == MONITORS[0] && &**feature.name() == "country" {
                 let quality = quality(&event, self.check as f64 / self.checks_at_start.max(1) as f64);
                 found.push((key.clone(), event.to_json()));
                 found.push((key, quality.to_json()));
@@ -312,7 +317,15 @@ impl World {
 }
 
 /// What happens in the picture: how far a feature is moved, by partition and time (0 to 1).
-fn scene(feature: &str, partition: i32, time: f64) -> f64 {
+fn scene(monitor: &str, feature: &str, partition: i32, time: f64) -> f64 {
+    match (monitor, feature) {
+        ("pricing", "balance") if time > 0.7 => 0.65,
+        ("pricing" | "fraud", _) => 0.0,
+        (_, feature) => scene_of_first(feature, partition, time),
+    }
+}
+
+fn scene_of_first(feature: &str, partition: i32, time: f64) -> f64 {
     match feature {
         "income" if time > 0.62 => 1.15,
         "latency_ms" => (time - 0.35).max(0.0) * 1.1,

@@ -10,7 +10,7 @@ import { onChange } from "../theme";
 
 const HEIGHT = 300;
 /** Nearer to each other, marks would be a band. */
-const MARK_SPACING = 7;
+const MARK_SPACING = 9;
 
 export interface Chosen {
   front: Series;
@@ -213,10 +213,13 @@ export class Chart {
       context.fillStyle = colours[status];
       drawShape(context, status, x, plot.valToPos(value, "y", true), (status === "no_drift" ? 2.5 : 3.5) * ratio);
     });
+    context.restore();
     const at = this.at && front.time_ms.findIndex((ms, at) => ms === this.at?.time_ms && front.record_count[at] === this.at.record_count);
     if (at != null && at >= 0) {
       const x = plot.valToPos(front.time_ms[at]! / 1000, "x", true);
       const y = plot.valToPos(values[at] ?? 0, "y", true);
+      if (x < left - 1 || x > left + width + 1) return;
+      context.save();
       context.strokeStyle = css("--ink");
       context.lineWidth = 1.5 * ratio;
       context.beginPath();
@@ -226,8 +229,8 @@ export class Chart {
       context.beginPath();
       context.arc(x, y, 6.5 * ratio, 0, 2 * Math.PI);
       context.stroke();
+      context.restore();
     }
-    context.restore();
   }
 
   /** The check of the front series that is nearest to the pointer. */

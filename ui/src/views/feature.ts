@@ -331,7 +331,7 @@ class Feature implements View {
     const { monitor } = this.model;
     if (!monitor) return;
     const found = await get<Incidents>(url(`monitors/${path(monitor.name)}/incidents`, { feature: this.name, limit: 100 })).catch(() => null);
-    if (found) put(this.incidents, incidentList(this.model, found.incidents, 20));
+    if (found) put(this.incidents, incidentList(this.model, found.incidents, 20, this.name));
   }
 
   private export(): void {

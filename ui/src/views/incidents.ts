@@ -23,7 +23,8 @@ export function incidents(model: Model): View {
 
   const draw = (): void => {
     put(lanes, timeline(model, all));
-    put(list, incidentList(model, all, LIST));
+    const together = [...byFeature(all).values()].flatMap(merged).sort((a, b) => b.start_ms - a.start_ms);
+    put(list, incidentList(model, together, LIST));
   };
   const read = async (): Promise<void> => {
     if (!model.monitor) return;
@@ -108,8 +109,7 @@ function timeline(model: Model, all: Incident[]): HTMLElement {
   const first = Math.min(...all.map((one) => one.start_ms));
   const from = Math.min(first, model.monitor?.from_ms ?? first);
   const span = Math.max(now - from, 1);
-  const by = new Map<string, Incident[]>();
-  for (const one of all) by.set(one.feature, [...(by.get(one.feature) ?? []), one]);
+  const by = byFeature(all);
   const names = [...by.keys()].slice(0, LANES);
   const part = (ms: number): number => Math.min(100, Math.max(0, ((ms - from) / span) * 100));
   return h(
@@ -147,19 +147,36 @@ function timeline(model: Model, all: Incident[]): HTMLElement {
   );
 }
 
-/** Those of one feature that overlap are one stripe: partitions drift together. */
-function merged(all: Incident[]): Incident[] {
-  const stripes: Incident[] = [];
+/** Incidents of several partitions or segments that overlap. */
+interface Together extends Incident {
+  places?: Set<string>;
+}
+
+function byFeature(all: Incident[]): Map<string, Incident[]> {
+  const by = new Map<string, Incident[]>();
+  for (const one of all) by.set(one.feature, [...(by.get(one.feature) ?? []), one]);
+  return by;
+}
+
+/** Those of one feature that overlap are one: partitions drift together. It leads to where PSI is largest. */
+function merged(all: Incident[]): Together[] {
+  const stripes: Together[] = [];
   for (const kind of ["drift", "quality"] as const) {
-    let open: Incident | null = null;
+    let open: Together | null = null;
     for (const one of all.filter((one) => one.kind === kind).sort((a, b) => a.start_ms - b.start_ms)) {
       const end: number = open === null ? -Infinity : (open.end_ms ?? Infinity);
       if (open !== null && one.start_ms <= end) {
         open.end_ms = open.end_ms === null || one.end_ms === null ? null : Math.max(open.end_ms, one.end_ms);
+        open.last_ms = Math.max(open.last_ms, one.last_ms);
+        open.checks += one.checks;
+        open.places!.add(whose(one));
         if (RANK[one.status] > RANK[open.status]) open.status = one.status;
-        open.psi = Math.max(open.psi, one.psi);
+        if (one.psi > open.psi) {
+          const { psi, scope, partition, segment } = one;
+          Object.assign(open, { psi, scope, partition, segment });
+        }
       } else {
-        open = { ...one };
+        open = { ...one, places: new Set([whose(one)]) };
         stripes.push(open);
       }
     }
@@ -167,6 +184,7 @@ function merged(all: Incident[]): Incident[] {
   return stripes;
 }
 
+const where = (one: Together): string => (one.places && one.places.size > 1 ? `${one.places.size} ${one.segment === null ? "partitions" : "segments"}` : whose(one));
 const title = (feature: string): string => (feature === "*" ? "all features (mean)" : feature);
 const said = (one: Incident): string => (one.kind === "quality" ? "quality violated" : WORDS[one.status].toLowerCase());
 
@@ -181,15 +199,16 @@ function link(model: Model, one: Incident): string {
   });
 }
 
-export function incidentList(model: Model, all: Incident[], max: number): HTMLElement {
+/** `of`: whose they all are, where that need not be said. */
+export function incidentList(model: Model, all: Together[], max: number, of?: string): HTMLElement {
   if (all.length === 0) return h("p", { class: "muted" }, "None.");
   return h(
     "div",
-    { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Incidents" },
+    { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "List of incidents" },
     h(
       "table",
       { class: "incidents" },
-      h("thead", {}, h("tr", {}, ...["What", "Feature", "Where", "Began", "Lasted", "Largest PSI", "Checks"].map((name, at) => h("th", { scope: "col", class: at > 4 ? "number" : at === 2 ? "wide-only" : null }, name)))),
+      h("thead", {}, h("tr", {}, ...["What", "Feature", "Where", "Began", "Lasted", "Largest PSI", "Checks"].map((name, at) => (at === 1 && of !== undefined ? null : h("th", { scope: "col", class: at === 5 ? "number" : at === 6 ? "number wide-only" : at === 2 && of === undefined ? "wide-only" : null }, name))))),
       h(
         "tbody",
         {},
@@ -198,12 +217,12 @@ export function incidentList(model: Model, all: Incident[], max: number): HTMLEl
             "tr",
             {},
             h("td", {}, one.kind === "quality" ? h("span", { class: "chip quality" }, mark("drift"), h("span", {}, "Quality")) : chip(one.status)),
-            h("th", { scope: "row" }, h("a", { href: link(model, one) }, title(one.feature))),
-            h("td", { class: "wide-only" }, whose(one)),
+            of === undefined && h("th", { scope: "row" }, h("a", { href: link(model, one) }, title(one.feature))),
+            h("td", { class: of === undefined ? "wide-only" : null }, of === undefined ? where(one) : h("a", { href: link(model, one) }, whose(one))),
             h("td", {}, h("time", { datetime: iso(one.start_ms), title: format.dateTime(one.start_ms) }, format.time(one.start_ms))),
             h("td", {}, one.end_ms === null ? h("span", { class: "going-on" }, `${format.duration(one.last_ms - one.start_ms)}, going on`) : format.duration(one.end_ms - one.start_ms)),
             h("td", { class: "number" }, one.kind === "quality" ? "–" : format.psi(one.psi)),
-            h("td", { class: "number" }, format.count(one.checks)),
+            h("td", { class: "number wide-only" }, format.count(one.checks)),
           ),
         ),
       ),

@@ -117,7 +117,7 @@ class Card {
       this.element.dataset["status"] = status ?? "unknown";
       put(this.light, chip(status));
       if (features === 0) put(this.share, h("span", { class: "muted" }, "no check yet"));
-      else put(this.share, h("b", {}, String(drifted)), ` of ${format.count(features)} features drift${drifted === 1 ? "s" : ""}`.replace("features drifts", "features drifts"));
+      else put(this.share, h("b", {}, String(drifted)), ` of ${format.count(features)} features drift${drifted === 1 ? "s" : ""}`);
       const parts: [string, number][] = [
         ["drift", drifted],
         ["possible_drift", possible],
@@ -126,7 +126,7 @@ class Card {
       put(this.meter, ...parts.filter(([, part]) => part > 0).map(([name, part]) => h("i", { class: name, style: `flex-grow: ${part}` })));
       const facts = [
         possible > 0 && `${possible} possible`,
-        violated > 0 && `${violated} with quality violated`,
+        violated > 0 && `${violated} of bad quality`,
         monitor.summary_psi !== null && `mean PSI ${format.psi(monitor.summary_psi)}${monitor.summary_status && monitor.summary_status !== "no_drift" ? `, ${WORDS[monitor.summary_status].toLowerCase()}` : ""}`,
         monitor.partitions.length > 0 && `${monitor.partitions.length} partition${monitor.partitions.length === 1 ? "" : "s"}`,
         monitor.segments > 0 && `${format.count(monitor.segments)} segments`,

@@ -76,7 +76,7 @@ export function stream(model: Model): View {
         h("th", { scope: "row" }, number === null ? "whole topic" : String(number)),
         h("td", { class: "number" }, offsets ? format.count(offsets.lag) : "–"),
         h("td", { class: "number" }, flow ? `${format.short(flow.rate)}/s` : "–"),
-        h("td", { class: "number" }, flow ? format.count(flow.records) : "–"),
+        h("td", { class: "number wide-only" }, flow ? format.count(flow.records) : "–"),
         h(
           "td",
           {},
@@ -96,8 +96,8 @@ export function stream(model: Model): View {
       partitions,
       h(
         "div",
-        { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Partitions" },
-        h("table", {}, h("thead", {}, h("tr", {}, ...names.map((name, at) => h("th", { scope: "col", class: [1, 2, 3].includes(at) ? "number" : at > 5 ? "number wide-only" : null }, name)))), h("tbody", {}, ...rows)),
+        { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Table of partitions" },
+        h("table", {}, h("thead", {}, h("tr", {}, ...names.map((name, at) => h("th", { scope: "col", class: at === 1 || at === 2 ? "number" : at === 3 || at > 5 ? "number wide-only" : null }, name)))), h("tbody", {}, ...rows)),
       ),
     );
   }
@@ -112,7 +112,7 @@ export function stream(model: Model): View {
     ];
     if (history.dropped_points > 0) rows.push(["left", `${format.count(history.dropped_points)} of the oldest checks, for want of room`]);
     if (history.foreign > 0) rows.push(["left out", `${format.count(history.foreign)} events of other applications`]);
-    put(sources, definitions(rows));
+    put(sources, definitions(rows, "facts long"));
   }
 
   function drawSettings(): void {
@@ -146,6 +146,6 @@ export function stream(model: Model): View {
 
 const sum = (values: number[]): number => values.reduce((sum, value) => sum + value, 0);
 
-function definitions(rows: [string, string][]): HTMLElement {
-  return h("dl", { class: "facts" }, ...rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+function definitions(rows: [string, string][], kind = "facts"): HTMLElement {
+  return h("dl", { class: kind }, ...rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
 }

@@ -110,7 +110,7 @@ export class FeatureTable {
             "button",
             { type: "button", title: column.title ?? null, "data-column": column.key, click: () => this.model.go({ sort: `${next ? "-" : ""}${column.key}` }, true) },
             column.name,
-            h("span", { class: "arrow", "aria-hidden": "true" }, isBy ? (descends ? "↓" : "↑") : ""),
+            isBy && h("span", { class: "arrow", "aria-hidden": "true" }, descends ? "↓" : "↑"),
           ),
         );
       }),
@@ -190,6 +190,7 @@ class Line {
   private readonly link: HTMLAnchorElement;
   private readonly bar = h("i", { class: "bar", "aria-hidden": "true" });
   private readonly figure = h("span", {});
+  private readonly spark = new Sparkline();
   private status = "";
   private trend = "";
 
@@ -202,7 +203,8 @@ class Line {
     this.link.addEventListener("pointerenter", () => this.aim());
     this.cells = COLUMNS.map((column) => h(column.key === "feature" ? "th" : "td", { class: column.class ?? null, ...(column.key === "feature" && { scope: "row" }) }));
     this.cells[1]!.append(this.link);
-    this.cells[3]!.append(this.figure, this.bar);
+    this.cells[3]!.append(this.bar, this.figure);
+    this.cells[5]!.append(this.spark.element);
     this.element = h("tr", {}, ...this.cells);
     this.aim();
   }
@@ -236,7 +238,7 @@ class Line {
     const trend = row.trend.join();
     if (trend !== this.trend) {
       this.trend = trend;
-      put(this.cells[5]!, sparkline(row, limits[1]));
+      this.spark.draw(row, limits[1]);
     }
     say(this.cells[6]!, format.percent(row.missing));
     say(this.cells[7]!, `${row.drifting} of ${row.series}`);
@@ -255,25 +257,25 @@ function slope(trend: number[]): number {
 const W = 84;
 const H = 20;
 
-function sparkline(row: Row, limit: number): Element {
-  const { trend } = row;
-  const top = Math.max(limit, ...trend) * 1.05;
-  const x = (at: number): number => (trend.length < 2 ? W : (at / (trend.length - 1)) * W);
-  const y = (value: number): number => H - 1 - (value / top) * (H - 2);
-  const points = trend.map((value, at) => `${x(at).toFixed(1)},${y(value).toFixed(1)}`).join(" ");
-  const rise = slope(trend);
-  const moves = Math.abs(rise) > 0.02 * top;
-  const word = !moves ? "steady" : rise > 0 ? "rising" : "falling";
-  return h(
-    "span",
-    { class: "spark" },
-    s(
-      "svg",
-      { viewBox: `0 0 ${W} ${H}`, width: W, height: H, "aria-hidden": "true" },
-      s("line", { x1: 0, x2: W, y1: y(limit), y2: y(limit), class: "limit" }),
-      s("polyline", { points, class: `line ${row.status}` }),
-    ),
-    h("span", { class: "rise", "aria-hidden": "true" }, !moves ? "→" : rise > 0 ? "↗" : "↘"),
-    h("span", { class: "hidden" }, word),
-  );
+/** A line of the last checks. Its nodes stay: fifty of them change at once. */
+class Sparkline {
+  private readonly limit = s("line", { x1: 0, x2: W, class: "limit" });
+  private readonly line = s("polyline", {});
+  private readonly arrow = h("span", { class: "rise", "aria-hidden": "true" });
+  private readonly word = h("span", { class: "hidden" });
+  readonly element = h("span", { class: "spark" }, s("svg", { viewBox: `0 0 ${W} ${H}`, width: W, height: H, "aria-hidden": "true" }, this.limit, this.line), this.arrow, this.word);
+
+  draw({ trend, status }: Row, limit: number): void {
+    const top = Math.max(limit, ...trend) * 1.05;
+    const x = (at: number): number => (trend.length < 2 ? W : (at / (trend.length - 1)) * W);
+    const y = (value: number): string => (H - 1 - (value / top) * (H - 2)).toFixed(1);
+    this.limit.setAttribute("y1", y(limit));
+    this.limit.setAttribute("y2", y(limit));
+    this.line.setAttribute("points", trend.map((value, at) => `${x(at).toFixed(1)},${y(value)}`).join(" "));
+    this.line.setAttribute("class", `line ${status}`);
+    const rise = slope(trend);
+    const moves = Math.abs(rise) > 0.02 * top;
+    say(this.arrow, !moves ? "→" : rise > 0 ? "↗" : "↘");
+    say(this.word, !moves ? "steady" : rise > 0 ? "rising" : "falling");
+  }
 }

@@ -100,7 +100,7 @@ export class WindowPanel {
     const [reference, current] = [shares(bins.reference), shares(bins.current)];
     const most = Math.max(...reference, ...current, 1e-9);
     const mostAdded = Math.max(...bins.contribution, 1e-9);
-    const left = 44;
+    const left = 58;
     const step = (width - left) / bins.label.length;
     const bar = Math.min(step * 0.36, 34);
     const labelEach = Math.max(1, Math.ceil(bins.label.length / Math.floor((width - left) / 58)));
@@ -123,6 +123,7 @@ export class WindowPanel {
     bins.label.forEach((label, at) => {
       const x = left + (at + 0.5) * step;
       const name = NAMES[label] ?? label;
+      const brief = NAMES[label] ?? briefly(label);
       const tall = (share: number): number => (share / most) * SHARES;
       const added = (bins.contribution[at]! / mostAdded) * CONTRIBUTIONS;
       const special = label in NAMES;
@@ -137,8 +138,8 @@ export class WindowPanel {
           s("rect", { x: x - bar / 2, y: bottom + 6 - added, width: bar, height: added, class: at === top ? "contribution top" : "contribution" }),
           at % labelEach === 0 &&
             (slant
-              ? s("text", { transform: `translate(${x + 3} ${bottom + 20}) rotate(-38)`, class: special ? "label special" : "label", "text-anchor": "end" }, cut(name, 15))
-              : s("text", { x, y: bottom + 22, class: special ? "label special" : "label", "text-anchor": "middle" }, cut(name, Math.max(6, Math.floor(step / 6.5))))),
+              ? s("text", { transform: `translate(${x + 3} ${bottom + 20}) rotate(-38)`, class: special ? "label special" : "label", "text-anchor": "end" }, cut(brief, 18))
+              : s("text", { x, y: bottom + 22, class: special ? "label special" : "label", "text-anchor": "middle" }, cut(brief, Math.max(6, Math.floor(step / 6))))),
         ),
       );
     });
@@ -173,7 +174,7 @@ export class WindowPanel {
       this.quality,
       h(
         "p",
-        { class: quality.status === "violated" ? "quality violated" : "quality" },
+        { class: quality.status === "violated" ? "quality-note violated" : "quality-note" },
         h("b", {}, quality.status === "violated" ? `Quality violated: ${wrong.join(", ")}. ` : "Quality is as asked. "),
         [
           `missing ${format.percent(quality.missing)}`,
@@ -233,6 +234,14 @@ export class WindowPanel {
       ),
     );
   }
+}
+
+/** An interval with as many digits as a chart has room for; the whole one is in the tooltip and among the numbers. */
+function briefly(label: string): string {
+  const [, low, high, end] = /^\((\S+), (\S+)([\])])$/.exec(label) ?? [];
+  if (low === undefined || high === undefined) return label;
+  const number = (text: string): string => (text.endsWith("inf") ? text.replace("inf", "∞") : String(Number(Number(text).toPrecision(4))));
+  return `(${number(low)}, ${number(high)}${end}`;
 }
 
 const cut = (text: string, length: number): string => (text.length <= length ? text : `${text.slice(0, length - 1)}…`);
