@@ -8,6 +8,7 @@ TARGET := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 PYTHON := $(CACHE)/python/bin/python
 FLOWS := $(CACHE)/flows
 UI := ui/dist/index.html
+DEPLOY := $(CACHE)/deploy
 LEEWAY_BIN ?= $(TARGET)/debug/leeway
 
 # RocksDB and librdkafka take minutes: compiled once, and kept by ccache where that is installed. Always the same words, since Cargo rebuilds
@@ -18,10 +19,10 @@ export CXX := ccache c++
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help demo test check lint purity unit ui ui-test screenshots ui-if-node broker flows doc deny compose bench bench-recovery bench-segments bench-alert bench-dashboard calibrate simulate mutations chaos fuzz
+.PHONY: help demo test check lint purity unit ui ui-test screenshots ui-if-node broker flows rules observability doc deny compose bench bench-recovery bench-segments bench-alert bench-dashboard calibrate simulate mutations chaos fuzz
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: ui-if-node ## The whole system in one process: drift on a synthetic stream, no Kafka needed
 	@scripts/prerequisites demo
@@ -41,6 +42,8 @@ test: ## Everything, against a real Kafka that it starts itself
 	@scripts/step "fuzzing, a minute" $(MAKE) --no-print-directory fuzz
 	@scripts/step "tests on a real Kafka" $(MAKE) --no-print-directory broker
 	@scripts/step "Prefect flows, on Prefect's own server" $(MAKE) --no-print-directory flows
+	@scripts/step "rules for Prometheus and Alertmanager" $(MAKE) --no-print-directory rules
+	@scripts/step "Prometheus, Alertmanager, Grafana, Kafka's tools, Python clients" $(MAKE) --no-print-directory observability
 	@scripts/step "documentation" $(MAKE) --no-print-directory doc
 	@scripts/step "dependencies" $(MAKE) --no-print-directory deny
 	@scripts/step "compose file" $(MAKE) --no-print-directory compose
@@ -98,6 +101,21 @@ flows: $(FLOWS)/installed ## The Prefect flows: format, lint, types, and tests w
 	@$(if $(filter file,$(origin LEEWAY_BIN)),[ -x "$(LEEWAY_BIN)" ] || cargo build --quiet)
 	cd flows && $(FLOWS)/bin/ruff format --check --quiet . && $(FLOWS)/bin/ruff check --quiet . && $(FLOWS)/bin/mypy .
 	cd flows && LEEWAY_BIN="$(abspath $(LEEWAY_BIN))" $(FLOWS)/bin/python -m pytest --quiet
+
+rules: ## The alerting and recording rules, by Prometheus' own promtool
+	@promtool=$$(scripts/unpacked prometheus promtool) && cd deploy/prometheus && $$promtool check config --syntax-only prometheus.yml && \
+	  $$promtool check rules --lint-fatal recording.yml alerts.yml && $$promtool test rules tests/*.yml
+	@$$(scripts/unpacked prometheus-alertmanager amtool) check-config deploy/prometheus/alertmanager.yml
+
+$(DEPLOY)/installed: deploy/tests/requirements.txt examples/python/requirements.txt
+	python3 -m venv --clear $(DEPLOY)
+	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement deploy/tests/requirements.txt
+	@touch $@
+
+observability: $(DEPLOY)/installed ## Prometheus, Alertmanager, Grafana's queries, Kafka's tools and Python clients around LEEWAY_BIN, on a real Kafka (2 minutes)
+	@$(if $(filter file,$(origin LEEWAY_BIN)),[ -x "$(LEEWAY_BIN)" ] || cargo build --quiet)
+	cd deploy/tests && $(DEPLOY)/bin/ruff format --check --quiet . ../grafana ../../examples/python && $(DEPLOY)/bin/ruff check --quiet . ../grafana ../../examples/python
+	cd deploy/tests && LEEWAY_BIN="$(abspath $(LEEWAY_BIN))" $(DEPLOY)/bin/python -m pytest --quiet -m "not sql"
 
 doc: ## The API's documentation, without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet

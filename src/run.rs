@@ -71,6 +71,7 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
         warn!(%error, "the state store is kept as `db.damaged`; everything is restored from the changelogs");
     }
     let metrics = Arc::new(Metrics::new(config.max_series)?);
+    metrics.watch_process()?;
     let health = Arc::new(Health::new());
     let server = http::serve(&config.http, metrics.clone(), health.clone()).await?;
     health.set_ready(false, "waiting for Kafka");

@@ -64,6 +64,9 @@ pub enum Rejected {
 }
 
 impl Rejected {
+    /// All that [`Self::reason`] may be.
+    pub const REASONS: [&'static str; 7] = ["empty", "utf8", "not_an_object", "malformed", "too_deep", "late", "not_a_pane"];
+
     /// A short word for the metric's `reason` label.
     #[must_use]
     pub fn reason(&self) -> &'static str {

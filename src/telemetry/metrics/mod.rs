@@ -14,7 +14,7 @@ use leeway_topology::event::{DriftEvent, QualityEvent, SUMMARY, Scope};
 use leeway_topology::ids::{Partition, Timestamp};
 use leeway_topology::processor::Irregular;
 use leeway_topology::quality::{QualityStatus, Violation};
-use leeway_topology::record::Missing;
+use leeway_topology::record::{Missing, Rejected};
 use prometheus::core::Collector;
 use prometheus::{Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
 
@@ -39,6 +39,8 @@ pub struct Metrics {
     processed: Counters,
     lag: Gauges,
     psi: Gauges,
+    drift_status: Gauges,
+    monitor_info: Gauges,
     checks: Counters,
     quality: Gauges,
     quality_events: Counters,
@@ -119,6 +121,16 @@ impl Metrics {
                 "real_time_psi_score",
                 "PSI of the last committed check; feature * is the mean over the features.",
                 &["monitor", "scope", "partition", "segment", "feature"],
+            )?,
+            drift_status: register.gauges(
+                "leeway_drift_status",
+                "Status of the last committed check: 0 no drift, 1 possible drift, 2 drift; feature * is the summary.",
+                &["monitor", "scope", "partition", "segment", "feature"],
+            )?,
+            monitor_info: register.gauges(
+                "leeway_monitor_info",
+                "Always 1; which topic is read for the checks of a monitor in a scope.",
+                &["monitor", "scope", "topic"],
             )?,
             checks: register.counters(
                 "drift_detection_events_total",
@@ -237,6 +249,7 @@ impl Metrics {
         for status in [Status::NoDrift, Status::PossibleDrift, Status::Drift] {
             self.checks.counter(&[monitor, scope.as_str(), status.as_str()]);
         }
+        self.monitor_info.set(&[monitor, scope.as_str(), topic], 1.0);
         let owned = (scope, monitor.clone());
         self.owners().monitors.entry(topic.clone()).or_default().push(owned);
     }
@@ -248,9 +261,24 @@ impl Metrics {
         }
     }
 
-    /// The metrics of one task; dropping them removes the series that speak of the present.
+    /// Adds what Prometheus' own client libraries tell of a process: memory, processor time, open files, when it began.
+    ///
+    /// # Errors
+    /// When it was added before: a fault of Leeway.
+    pub fn watch_process(&self) -> Result<(), prometheus::Error> {
+        #[cfg(target_os = "linux")]
+        self.registry
+            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
+        Ok(())
+    }
+
+    /// The metrics of one task; dropping them removes the series that speak of the present. The dead letters of its topic stand at 0 from the start:
+    /// the first of them would otherwise be no increase.
     #[must_use]
     pub fn task(self: &Arc<Self>, topic: &Arc<str>, partition: Partition) -> TaskMetrics {
+        for reason in Rejected::REASONS {
+            self.dead_letters.counter(&[topic, reason]);
+        }
         *self.owners().partitions.entry((topic.clone(), partition)).or_default() += 1;
         TaskMetrics::new(self.clone(), topic.clone(), partition)
     }
@@ -259,8 +287,14 @@ impl Metrics {
     pub fn checked(&self, event: &DriftEvent) {
         let partition = event.partition.map(|partition| partition.to_string()).unwrap_or_default();
         let segment = event.segment.as_deref().unwrap_or_default();
-        self.psi
-            .set(&[&event.monitor, event.scope.as_str(), &partition, segment, &event.feature], event.psi);
+        let labels = [&*event.monitor, event.scope.as_str(), &partition, segment, &event.feature];
+        self.psi.set(&labels, event.psi);
+        let status = match event.status {
+            Status::NoDrift => 0.0,
+            Status::PossibleDrift => 1.0,
+            Status::Drift => 2.0,
+        };
+        self.drift_status.set(&labels, status);
         if &*event.feature == SUMMARY {
             self.checks.counter(&[&event.monitor, event.scope.as_str(), event.status.as_str()]).inc();
         }
@@ -438,6 +472,7 @@ impl Metrics {
             monitors.iter().any(|(scope, monitor)| **monitor == *labels[0] && is_of(scope))
         };
         self.psi.remove_where(of_checks);
+        self.drift_status.remove_where(of_checks);
         self.quality.remove_where(of_checks);
     }
 }

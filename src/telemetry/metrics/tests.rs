@@ -139,10 +139,23 @@ fn what_a_scrape_shows_reads_like_this() {
     leeway_commits_total 1
     # HELP leeway_dead_letters_total Records that are no JSON object, by reason.
     # TYPE leeway_dead_letters_total counter
+    leeway_dead_letters_total{reason="empty",topic="drift-data"} 0
+    leeway_dead_letters_total{reason="late",topic="drift-data"} 0
     leeway_dead_letters_total{reason="malformed",topic="drift-data"} 1
+    leeway_dead_letters_total{reason="not_a_pane",topic="drift-data"} 0
+    leeway_dead_letters_total{reason="not_an_object",topic="drift-data"} 0
+    leeway_dead_letters_total{reason="too_deep",topic="drift-data"} 0
+    leeway_dead_letters_total{reason="utf8",topic="drift-data"} 0
+    # HELP leeway_drift_status Status of the last committed check: 0 no drift, 1 possible drift, 2 drift; feature * is the summary.
+    # TYPE leeway_drift_status gauge
+    leeway_drift_status{feature="*",monitor="default",partition="3",scope="partition",segment=""} 2
+    leeway_drift_status{feature="feature1",monitor="default",partition="3",scope="partition",segment=""} 2
     # HELP leeway_missing_values_total Values missing in valid records, by reason.
     # TYPE leeway_missing_values_total counter
     leeway_missing_values_total{feature="feature1",monitor="default",reason="null"} 4
+    # HELP leeway_monitor_info Always 1; which topic is read for the checks of a monitor in a scope.
+    # TYPE leeway_monitor_info gauge
+    leeway_monitor_info{monitor="default",scope="partition",topic="drift-data"} 1
     # HELP leeway_offsets_expired_total Tasks that went on from their state since the group's offset was gone.
     # TYPE leeway_offsets_expired_total counter
     leeway_offsets_expired_total 0
@@ -210,7 +223,7 @@ fn what_a_scrape_shows_reads_like_this() {
 
 #[test]
 fn past_the_bound_label_sets_are_summed_into_one() {
-    let metrics = metrics(2);
+    let metrics = metrics(4);
     for partition in 0..4 {
         metrics.checked(&event(partition, "f", 0.25, Status::Drift));
     }
@@ -231,7 +244,7 @@ fn past_the_bound_label_sets_are_summed_into_one() {
 }
 
 #[test]
-fn lag_and_psi_of_a_partition_go_with_its_task() {
+fn lag_psi_and_status_of_a_partition_go_with_its_task() {
     let metrics = metrics(100);
     let topic: Arc<str> = "t".into();
     metrics.add_monitor(&topic, Scope::Partition, &"default".into());
@@ -245,7 +258,51 @@ fn lag_and_psi_of_a_partition_go_with_its_task() {
     let text = metrics.render().unwrap();
     assert_eq!(lines(&text, "kafka_consumer_lag"), ["kafka_consumer_lag{partition=\"1\",topic=\"t\"} 0"]);
     assert_eq!(lines(&text, "real_time_psi_score").len(), 1, "{text}");
+    assert_eq!(lines(&text, "leeway_drift_status").len(), 1, "{text}");
     assert_eq!(lines(&text, "kafka_messages_consumed_total").len(), 2, "counters stay: {text}");
+}
+
+#[test]
+fn the_status_of_a_feature_is_a_number_that_rises_with_drift() {
+    let metrics = metrics(100);
+    let status = |status| {
+        metrics.checked(&event(0, "f", 0.3, status));
+        let text = metrics.render().unwrap();
+        let [line] = lines(&text, "leeway_drift_status")[..] else {
+            panic!("{text}")
+        };
+        line.rsplit_once(' ').unwrap().1.to_owned()
+    };
+    assert_eq!([Status::NoDrift, Status::PossibleDrift, Status::Drift].map(status), ["0", "1", "2"]);
+}
+
+#[test]
+fn dead_letters_of_a_topic_stand_at_zero_for_every_reason_before_there_are_any() {
+    let metrics = metrics(100);
+    let _task = metrics.task(&"t".into(), Partition(0));
+    let text = metrics.render().unwrap();
+    let letters = lines(&text, "leeway_dead_letters_total");
+    assert_eq!(letters.len(), Rejected::REASONS.len(), "{letters:?}");
+    assert!(letters.iter().all(|line| line.ends_with(" 0")), "{letters:?}");
+    for rejected in [Rejected::Empty, Rejected::NotAnObject { at: 0, found: '1' }, Rejected::TooDeep { at: 1 }] {
+        metrics.dead_letter("t", rejected.reason());
+    }
+    assert_eq!(
+        lines(&metrics.render().unwrap(), "leeway_dead_letters_total").len(),
+        letters.len(),
+        "no others come"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_process_tells_when_it_began_and_what_it_uses() {
+    let metrics = metrics(100);
+    metrics.watch_process().unwrap();
+    let text = metrics.render().unwrap();
+    for name in ["process_start_time_seconds", "process_resident_memory_bytes", "process_cpu_seconds_total"] {
+        assert_eq!(lines(&text, name).len(), 1, "{name}: {text}");
+    }
 }
 
 #[test]

@@ -1,0 +1,89 @@
+"""Apache Kafka on loopback: one KRaft node of the jars that the other tests use, and its command line tools."""
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+from confluent_kafka import KafkaException
+from confluent_kafka.admin import AdminClient, NewTopic
+from processes import ROOT, free_ports, output, quiet_environment, running, wait_for
+
+# What bin/*.sh of Kafka's archive start.
+TOOLS = {
+    "kafka-configs.sh": "kafka.admin.ConfigCommand",
+    "kafka-console-consumer.sh": "org.apache.kafka.tools.consumer.ConsoleConsumer",
+    "kafka-console-producer.sh": "org.apache.kafka.tools.ConsoleProducer",
+    "kafka-consumer-groups.sh": "org.apache.kafka.tools.consumer.group.ConsumerGroupCommand",
+    "kafka-get-offsets.sh": "org.apache.kafka.tools.GetOffsetShell",
+    "kafka-topics.sh": "org.apache.kafka.tools.TopicCommand",
+    "kafka-transactions.sh": "org.apache.kafka.tools.TransactionsCommand",
+}
+
+
+class Kafka:
+    def __init__(self, bootstrap: str, classpath: str, directory: Path) -> None:
+        self.bootstrap = bootstrap
+        self.classpath = classpath
+        self.directory = directory
+
+    def admin(self) -> AdminClient:
+        return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
+
+    def create_topic(self, name: str, partitions: int) -> None:
+        for done in self.admin().create_topics([NewTopic(name, partitions, 1)]).values():
+            done.result(30)
+
+    def tools(self) -> Path:
+        """A folder with Kafka's scripts, as in the archive's bin/."""
+        folder = self.directory / "bin"
+        folder.mkdir(exist_ok=True)
+        for name, main in TOOLS.items():
+            script = folder / name
+            script.write_text(f'#!/bin/sh\nexec java -Xmx256m -XX:TieredStopAtLevel=1 -cp "{self.classpath}" {main} "$@"\n')
+            script.chmod(0o755)
+        return folder
+
+
+@contextlib.contextmanager
+def kafka(directory: Path) -> Iterator[Kafka]:
+    """Formats and starts it, and waits until it answers."""
+    libs = output([ROOT / "scripts/kafka-jars"]).strip()
+    classpath = f"{libs}/*"
+    port, controller = free_ports(2)
+    settings = directory / "server.properties"
+    settings.write_text(
+        f"""process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+log.dirs={directory}/logs
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+transaction.state.log.num.partitions=4
+group.initial.rebalance.delay.ms=0
+auto.create.topics.enable=false
+"""
+    )
+    output(["java", "-cp", classpath, "kafka.tools.StorageTool", "format", "-t", "bGVld2F5LXRlc3RzLWthZg", "-c", settings])
+    command = ["java", "-Xmx512m", "-cp", classpath, "kafka.Kafka", settings]
+    log = directory / "kafka.log"
+    with running(command, log, env=quiet_environment()) as process:
+        one = Kafka(f"127.0.0.1:{port}", classpath, directory)
+
+        def is_up() -> bool:
+            assert process.poll() is None, log.read_text()
+            try:
+                return bool(one.admin().list_topics(timeout=1).brokers)
+            except KafkaException:
+                return False
+
+        wait_for("Kafka", is_up, 120)
+        yield one
+
+
+def ended(process: subprocess.Popen[bytes]) -> bool:
+    return process.poll() is not None
