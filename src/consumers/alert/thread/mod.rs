@@ -255,7 +255,7 @@ impl<C: StreamClient> AlertThread<C> {
     /// Joins the group.
     pub fn start(&mut self) {
         self.health.set_ready(false, "joining the group");
-        self.client.subscribe(&[self.settings.state_topic.clone()]);
+        self.client.subscribe(std::slice::from_ref(&self.settings.state_topic));
     }
 
     /// Sends nothing more; [`Self::is_stopped`] says when what is under way has ended.
