@@ -458,8 +458,18 @@ fn the_effective_default_configuration_reads_like_this() {
     [dashboard]
     host = "127.0.0.1"  # default
     port = 8501  # default
+    # url: none
 
     [alert]
+    # group_id: <application_id>-alert
+    min_severity = "possible_drift"  # default
+    consecutive = 1  # default
+    cooldown = "10m"  # default
+    timeout = "10s"  # default
+    group_wait = "1s"  # default
+    max_parked = 1000  # default
+    max_age = "1day"  # default
+    expire_after = "7days"  # default
     # slack.url: none
 
     [[monitor]]
