@@ -10,7 +10,7 @@
 //!         committed messages --worker--> delivered --> tombstones -----------/
 //! ```
 //!
-//! One process of a group is active: the one that has the only partition of the topic of state ([ADR 8](../../../../docs/adr/0008-one-active-alerter.md)).
+//! One process of a group is active: the one that has the only partition of the topic of state (`docs/adr/0008-one-active-alerter.md`).
 //! All of them make their transactions under one transactional id, so who becomes active fences whoever was.
 //!
 //! Invariants:
