@@ -163,6 +163,12 @@ impl Event {
     /// # Errors
     /// As [`DriftEvent::from_json`].
     pub fn from_json(value: &[u8]) -> Result<Self, EventError> {
+        // Nearly all are: read at once, and asked for their kind only where that fails.
+        if let Ok(event) = serde_json::from_slice::<DriftEvent>(value)
+            && event.kind == KIND
+        {
+            return Ok(Self::Drift(event));
+        }
         match DriftEvent::from_json(value) {
             Ok(event) => Ok(Self::Drift(event)),
             Err(EventError::UnknownKind { kind }) if kind == QUALITY_KIND => Ok(Self::Quality(QualityEvent::from_json(value)?)),

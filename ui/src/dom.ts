@@ -56,8 +56,20 @@ export function eachFrame(act: () => void): () => void {
   };
 }
 
-/** A colour, or whatever else a custom property of the theme says. */
-export const css = (name: string): string => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+const known = new Map<string, string>();
+
+/** A colour, or whatever else a custom property of the theme says. Asked once: the browser would compute all styles for each answer. */
+export function css(name: string): string {
+  let value = known.get(name);
+  if (value === undefined) {
+    value = getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+    known.set(name, value);
+  }
+  return value;
+}
+
+/** The theme is another one. */
+export const forgetColours = (): void => known.clear();
 
 let isDrawn = false;
 

@@ -7,6 +7,10 @@ export const WORDS: Record<Status, string> = { no_drift: "No drift", possible_dr
 
 /** Of the worst of several. */
 export const RANK: Record<Status, number> = { no_drift: 0, possible_drift: 1, drift: 2 };
+
+/** How bad a feature is. Without drift PSI is noise: such features are equal, and do not change places with each check. */
+export const severity = ({ status, psi }: { status: Status; psi: number }): number => (status === "no_drift" ? 0 : RANK[status] * 1e6 + Math.min(psi, 9e5));
+
 export const STATUSES: Status[] = ["no_drift", "possible_drift", "drift"];
 
 const SHAPES: Record<Status, string> = {

@@ -1,5 +1,7 @@
 // Light or dark: as the system has it, or as the reader chose.
 
+import { forgetColours } from "./dom";
+
 export type Theme = "system" | "light" | "dark";
 
 const KEY = "leeway-theme";
@@ -22,6 +24,7 @@ const system = matchMedia("(prefers-color-scheme: dark)");
 /** The style sheet knows two themes; which of them the system has is found here. */
 function apply(): void {
   document.documentElement.dataset["theme"] = theme === "system" ? (system.matches ? "dark" : "light") : theme;
+  forgetColours();
   listeners.forEach((listener) => listener());
 }
 

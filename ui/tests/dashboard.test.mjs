@@ -306,8 +306,13 @@ test("takes an update of 50 features by 16 partitions in less than 20 ms", async
   await until("50 rows", async () => (await rows(page).count()) === 50);
   const session = await page.context().newCDPSession(page);
   await session.send("Performance.enable");
-  const busy = async () => (await session.send("Performance.getMetrics")).metrics.find(({ name }) => name === "TaskDuration").value * 1000;
-  const [whole, script] = [[], []];
+  /** What the page's main thread has computed: script, style and layout, beside what it did in all, painting and this test's questions included. */
+  const busy = async () => {
+    const { metrics } = await session.send("Performance.getMetrics");
+    const ms = (...names) => metrics.filter(({ name }) => names.includes(name)).reduce((sum, { value }) => sum + value * 1000, 0);
+    return { computed: ms("ScriptDuration", "LayoutDuration", "RecalcStyleDuration"), all: ms("TaskDuration") };
+  };
+  const [whole, computed, script] = [[], [], []];
   /** What the updates so far that brought points took, and how many points that were. */
   const sum = () =>
     page.evaluate(() =>
@@ -323,12 +328,15 @@ test("takes an update of 50 features by 16 partitions in less than 20 ms", async
     const begun = await busy();
     await act();
     await pause(1000);
-    return (await busy()) - begun;
+    const ended = await busy();
+    return { computed: ended.computed - begun.computed, all: ended.all - begun.all };
   };
   for (let round = 1; round <= 7; round++) {
     const idle = await second(() => {});
     const before = await sum();
-    whole.push((await second(() => servers.ask({ do: "push" }))) - idle);
+    const taken = await second(() => servers.ask({ do: "push" }));
+    computed.push(taken.computed - idle.computed);
+    whole.push(taken.all - idle.all);
     const after = await sum();
     // 50 features and the summary, in 16 partitions.
     assert.equal(after.points - before.points, 816);
@@ -336,7 +344,8 @@ test("takes an update of 50 features by 16 partitions in less than 20 ms", async
   }
   const median = (values) => [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)];
   figures.update_script_ms = Number(median(script).toFixed(1));
-  figures.update_with_layout_and_paint_ms = Number(median(whole).toFixed(1));
+  figures.update_script_style_layout_ms = Number(median(computed).toFixed(1));
+  figures.update_all_tasks_ms = Number(median(whole).toFixed(1));
   assert.ok(figures.update_script_ms < 20, `${figures.update_script_ms} ms`);
   quiet();
 });

@@ -38,9 +38,16 @@ impl KafkaReader {
     pub(super) fn new(broker: KafkaBroker, topic: &str) -> Result<Self, BrokerError> {
         let mut config = broker.consumer_config("leeway-reader");
         config.set("enable.partition.eof", "true");
-        // Bounds what is held of records that nobody has looked at yet.
-        if !broker.properties.contains_key("queued.max.messages.kbytes") {
-            config.set("queued.max.messages.kbytes", "16384");
+        // Bounds what is held of records that nobody has looked at yet. Events are alike, so that a fetched batch is many times as large when it is
+        // unpacked, and what was large once stays with the process.
+        for (name, value) in [
+            ("queued.max.messages.kbytes", "8192"),
+            ("fetch.message.max.bytes", "131072"),
+            ("fetch.max.bytes", "2097152"),
+        ] {
+            if !broker.properties.contains_key(name) {
+                config.set(name, value);
+            }
         }
         let consumer = config
             .create_with_context(Quiet)

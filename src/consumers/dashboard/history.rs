@@ -33,8 +33,11 @@ pub struct Limits {
     pub incidents: usize,
 }
 
+// Beside it, an eighth at most for growth, and 16 to 32 bytes for its arrival: what the default limits reckon with.
+const _: () = assert!(size_of::<Point>() <= 208);
+
 impl Default for Limits {
-    /// A point is some 250 bytes, so that all of them are about 125 MB. A series that is checked once a minute has two days.
+    /// A point is some 250 bytes with what belongs to it, so that all of them are about 125 MB. A series that is checked once a minute has two days.
     fn default() -> Self {
         Self {
             series_points: 3_000,
@@ -57,6 +60,16 @@ pub(super) struct Key {
     pub(super) feature: Arc<str>,
 }
 
+impl Point {
+    pub(super) fn p_value(&self) -> Option<f64> {
+        Some(self.p_value).filter(|value| !value.is_nan())
+    }
+
+    pub(super) fn null_mean(&self) -> Option<f64> {
+        Some(self.null_mean).filter(|value| !value.is_nan())
+    }
+}
+
 /// One check.
 #[derive(Clone, Debug)]
 pub(super) struct Point {
@@ -64,18 +77,20 @@ pub(super) struct Point {
     pub(super) number: u64,
     /// The window's largest event time, or when the event was written where no record has a time.
     pub(super) time_ms: i64,
-    /// The window's smallest event time, if it has one.
-    pub(super) start_ms: Option<i64>,
+    /// The window's smallest event time; [`NO_TIMESTAMP`] where no record has one.
+    pub(super) start_ms: i64,
     /// When the event was written.
     pub(super) written_ms: i64,
     pub(super) record_count: u64,
     pub(super) window_count: u64,
     pub(super) psi: f64,
-    pub(super) p_value: Option<f64>,
-    pub(super) null_mean: Option<f64>,
+    /// Not a number where there is none; so is the mean.
+    pub(super) p_value: f64,
+    pub(super) null_mean: f64,
     pub(super) status: Status,
     pub(super) missing: Option<u64>,
     pub(super) sides: Option<(u64, u64)>,
+    /// Of the first and the last record.
     pub(super) offsets: Option<(i64, i64)>,
     /// Empty on a summary.
     pub(super) counts: Counts,
@@ -194,6 +209,10 @@ impl History {
         };
         series.incident = self.incidents.check(series.incident, &series.key, check);
         series.changed = self.number;
+        // Doubling would keep room for as many again in each of many series.
+        if series.points.len() == series.points.capacity() {
+            series.points.reserve_exact(series.points.len() / 8 + 8);
+        }
         series.points.push_back(point);
         self.points += 1;
         if series.points.len() > self.limits.series_points {
@@ -369,13 +388,13 @@ fn point_of(event: DriftEvent, written_ms: i64, number: u64, last: Option<&Point
     Point {
         number,
         time_ms: known(event.window_end_ms).unwrap_or(written_ms),
-        start_ms: known(event.window_start_ms),
+        start_ms: event.window_start_ms.0,
         written_ms,
         record_count: event.record_count.0,
         window_count: event.window_count,
         psi: event.psi,
-        p_value: event.p_value,
-        null_mean: event.psi_null_mean,
+        p_value: event.p_value.unwrap_or(f64::NAN),
+        null_mean: event.psi_null_mean.unwrap_or(f64::NAN),
         status: event.status,
         missing: event.missing_count,
         sides: event.below_range_count.zip(event.above_range_count),

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use leeway_topology::drift::{Criteria, Status};
-use leeway_topology::event::Scope;
+use leeway_topology::event::{NO_TIMESTAMP, Scope};
 use leeway_topology::metric::{Measurements, Metric};
 use leeway_topology::psi;
 use leeway_topology::reference::{FeatureReference, Reference};
@@ -71,8 +71,8 @@ impl SeriesView {
             .collect();
         view.details = Some(Details {
             window_count: series.points.iter().map(|point| point.window_count).collect(),
-            p_value: series.points.iter().map(|point| point.p_value).collect(),
-            null_mean: series.points.iter().map(|point| point.null_mean).collect(),
+            p_value: series.points.iter().map(Point::p_value).collect(),
+            null_mean: series.points.iter().map(Point::null_mean).collect(),
             noise_floor: series.points.iter().map(|point| floors.of(point)).collect(),
             missing: series.points.iter().map(share).collect(),
             version: series.points.iter().map(|point| point.version.to_string()).collect(),
@@ -209,15 +209,15 @@ pub(super) fn window(series: &Series, point: &Point, criteria: &Criteria, versio
         partition: series.key.partition,
         segment: series.key.segment.as_deref().map(str::to_owned),
         time_ms: point.time_ms,
-        start_ms: point.start_ms,
+        start_ms: Some(point.start_ms).filter(|start| *start != NO_TIMESTAMP.0),
         written_ms: point.written_ms,
         record_count: point.record_count,
         window_count: point.window_count,
         start_offset: point.offsets.map(|(start, _)| start),
         end_offset: point.offsets.map(|(_, end)| end),
         psi: point.psi,
-        p_value: point.p_value,
-        null_mean: point.null_mean,
+        p_value: point.p_value(),
+        null_mean: point.null_mean(),
         noise_floor: Floors::new(&series.key.feature, versions).of(point),
         status: point.status,
         missing: point.missing,

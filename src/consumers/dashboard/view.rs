@@ -178,7 +178,7 @@ pub(super) fn rows(history: &History, monitor: &str, selection: &Selection, seen
         let Some((series, last)) = worst.filter(|_| is_new) else { continue };
         rows.feature.push(feature.to_string());
         rows.psi.push(last.psi);
-        rows.p_value.push(last.p_value);
+        rows.p_value.push(last.p_value());
         rows.status.push(last.status);
         rows.missing.push(share(last));
         rows.scope.push(series.key.scope);

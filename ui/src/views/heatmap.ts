@@ -5,7 +5,7 @@ import { css, eachFrame, firstChart, h, put, say } from "../dom";
 import * as format from "../format";
 import { type Model, thresholds } from "../model";
 import { RANGES, to } from "../route";
-import { RANK, STATUSES, WORDS, draw as drawShape } from "../status";
+import { RANK, STATUSES, WORDS, draw as drawShape, severity } from "../status";
 import { onChange } from "../theme";
 
 /** Lengths of a stretch that people count in. */
@@ -186,13 +186,13 @@ export class HeatMapPanel {
     this.paint();
   }
 
-  /** Worst of now first; equal ones by name. */
+  /** Worst of now first; those without drift by name, or noise would move them about. */
   private sort(): void {
     const { map, model } = this;
     if (!map) return;
     const key = (row: number): number => {
       const now = model.rows.get(map.feature[row]!);
-      return now ? RANK[now.status] * 1e6 + Math.min(now.psi, 9e5) : -1;
+      return now ? severity(now) : -1;
     };
     const keys = map.feature.map((_, row) => key(row));
     this.order = map.feature.map((_, row) => row).sort((a, b) => keys[b]! - keys[a]! || (map.feature[a]! < map.feature[b]! ? -1 : 1));
@@ -233,12 +233,14 @@ export class HeatMapPanel {
     const font = css("--font");
     const ink = css("--ink");
     const gap = cell > 4 ? 1 : 0;
+    let colour = "";
     context.save();
     context.beginPath();
     context.rect(0, 0, this.width, height - AXIS);
     context.clip();
     context.textBaseline = "middle";
     for (let at = first; at < last; at++) {
+      colour = "";
       const row = this.order[at]!;
       const y = at * rowHeight - top;
       const isHere = this.cell?.row === at && document.activeElement === scroller;
@@ -259,10 +261,13 @@ export class HeatMapPanel {
         if (value == null) continue;
         const x = label + column * cell;
         const verdict = STATUSES[status[column]!]!;
-        context.fillStyle = ramp.colour(value, verdict);
+        const next = ramp.colour(value, verdict);
+        // Most cells have the colour of the one before, and to set it costs more than the cell.
+        if (next !== colour) context.fillStyle = colour = next;
         context.fillRect(x, y + 1, cell - gap, rowHeight - 2);
         if (verdict !== "no_drift" && cell >= 8) {
           context.fillStyle = ramp.onCell;
+          colour = "";
           drawShape(context, verdict, x + (cell - gap) / 2, y + rowHeight / 2, 2.4);
         }
       }
@@ -392,12 +397,16 @@ export class HeatMapPanel {
 
 /** Colours of cells: blue by PSI up to the first threshold; what a verdict says has a colour of its own, deeper with PSI. */
 class Ramp {
+  /** Steps between two colours: as many as an eye tells apart. */
+  private static readonly STEPS = 24;
   readonly ink = { no_drift: css("--ok"), possible_drift: css("--possible"), drift: css("--drift") };
   readonly onCell = css("--on-cell");
   private readonly low = rgb(css("--cell-low"));
   private readonly high = rgb(css("--cell-high"));
   private readonly possible = css("--possible");
   private readonly drift: [number[], number[]] = [rgb(css("--drift")), rgb(css("--drift-deep"))];
+  private readonly quiet: string[] = [];
+  private readonly deep: string[] = [];
   private readonly limits: [number, number];
 
   constructor(limits: [number, number] | null) {
@@ -406,8 +415,13 @@ class Ramp {
 
   colour(psi: number, status: (typeof STATUSES)[number]): string {
     if (status === "possible_drift") return this.possible;
-    if (status === "drift") return mix(this.drift[0], this.drift[1], Math.min(1, Math.max(0, psi / this.limits[1] - 1) / 8));
-    return mix(this.low, this.high, Math.min(1, psi / this.limits[1]));
+    if (status === "drift") return Ramp.step(this.deep, this.drift, Math.max(0, psi / this.limits[1] - 1) / 8);
+    return Ramp.step(this.quiet, [this.low, this.high], psi / this.limits[1]);
+  }
+
+  private static step(known: string[], [from, to]: [number[], number[]], part: number): string {
+    const step = Math.round(Math.min(1, part) * Ramp.STEPS);
+    return (known[step] ??= mix(from, to, step / Ramp.STEPS));
   }
 }
 

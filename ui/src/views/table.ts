@@ -4,7 +4,7 @@ import { h, put, s, save, say } from "../dom";
 import * as format from "../format";
 import { type Model, type Row, thresholds } from "../model";
 import { to } from "../route";
-import { RANK, WORDS, mark, whose } from "../status";
+import { WORDS, mark, severity, whose } from "../status";
 
 /** Rows shown at first: what a browser lays out without a pause. */
 const ROWS = 100;
@@ -22,7 +22,7 @@ interface Column {
 const COLUMNS: Column[] = [
   { key: "rank", name: "#", title: "Rank by PSI", descends: false, value: (row) => -row.psi, class: "number narrow" },
   { key: "feature", name: "Feature", descends: false, value: (row) => row.feature },
-  { key: "status", name: "Status", descends: true, value: (row) => RANK[row.status] * 1e9 + row.psi },
+  { key: "status", name: "Status", descends: true, value: severity },
   { key: "psi", name: "PSI", descends: true, value: (row) => row.psi, class: "number" },
   { key: "p", name: "p", title: "Probability that a difference like this is chance", descends: false, value: (row) => row.p_value ?? 2, class: "number wide-only" },
   { key: "trend", name: "Trend", title: "PSI of the last checks; sorted by how much it rose", descends: true, value: (row) => slope(row.trend), class: "trend" },

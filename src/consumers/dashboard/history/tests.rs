@@ -107,7 +107,7 @@ fn a_window_without_times_stands_where_its_event_was_written() {
         written: Some(leeway_topology::ids::Timestamp(77)),
     });
     let series = history.series_of("default", "x").next().unwrap();
-    assert_eq!((series.points[0].time_ms, series.points[0].start_ms), (77, None));
+    assert_eq!((series.points[0].time_ms, series.points[0].start_ms), (77, NO_TIMESTAMP.0));
 }
 
 #[test]
