@@ -1,12 +1,12 @@
 """Apache Kafka on loopback: one KRaft node of the jars that the other tests use, and its command line tools."""
 
 import contextlib
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient, NewTopic
+
 from processes import ROOT, free_ports, output, quiet_environment, running, wait_for
 
 # What bin/*.sh of Kafka's archive start.
@@ -31,7 +31,9 @@ class Kafka:
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
     def create_topic(self, name: str, partitions: int) -> None:
-        for done in self.admin().create_topics([NewTopic(name, partitions, 1)]).values():
+        # Held: what it was asked ends with it.
+        admin = self.admin()
+        for done in admin.create_topics([NewTopic(name, partitions, 1)]).values():
             done.result(30)
 
     def tools(self) -> Path:
@@ -83,7 +85,3 @@ auto.create.topics.enable=false
 
         wait_for("Kafka", is_up, 120)
         yield one
-
-
-def ended(process: subprocess.Popen[bytes]) -> bool:
-    return process.poll() is not None

@@ -1,10 +1,11 @@
-"""Alerts: each fires in a case of `promtool test rules`, does not in another, and its runbook link leads to a text. The cases are run by `make rules`."""
+"""Each alert fires in a case of `promtool test rules`, does not in another, and has a text that its link leads to. `make rules` runs the cases."""
 
 import re
 from typing import Any
 
 import pytest
 import yaml
+
 from processes import ROOT
 
 PROMETHEUS = ROOT / "deploy/prometheus"
