@@ -19,7 +19,7 @@ export CXX := ccache c++
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help demo test check lint purity unit ui ui-test screenshots ui-if-node broker flows rules observability doc deny compose bench bench-recovery bench-segments bench-alert bench-dashboard calibrate simulate mutations chaos fuzz
+.PHONY: help demo test check lint purity unit ui ui-test screenshots ui-if-node broker flows rules observability dashboards sql doc deny compose bench bench-recovery bench-segments bench-alert bench-dashboard calibrate simulate mutations chaos fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -151,8 +151,16 @@ bench-dashboard: ## A million drift events in the topic: how soon the dashboard 
 calibrate: ## False alarms and power of checks, measured by simulation: make calibrate SEED=which CHECKS=how-many (release build; about 11 minutes)
 	cargo run --quiet --release --package leeway-topology --example calibrate -- $(or $(SEED),1) $(or $(CHECKS),4000)
 
-compose: ## Validate docker-compose.yml with the real Compose parser
+compose: $(DEPLOY)/installed ## Validate docker-compose.yml with the real Compose parser, and the Dockerfile with hadolint
 	scripts/validate-compose
+	$(DEPLOY)/bin/hadolint deploy/Dockerfile
+
+sql: $(DEPLOY)/installed ## The questions of deploy/sql on a real Flink (130 MB from Maven Central, once) and a real Kafka
+	@$(if $(filter file,$(origin LEEWAY_BIN)),[ -x "$(LEEWAY_BIN)" ] || cargo build --quiet)
+	cd deploy/tests && LEEWAY_BIN="$(abspath $(LEEWAY_BIN))" $(DEPLOY)/bin/python -m pytest --quiet -m sql
+
+dashboards: $(DEPLOY)/installed ## Make Grafana's dashboards anew from deploy/grafana/generate.py
+	$(DEPLOY)/bin/python deploy/grafana/generate.py
 
 chaos: $(PYTHON) ## Three brokers, up to five instances, everything dies: make chaos MINUTES=how-long SEED=which GROUP=classic|static|consumer
 	LEEWAY_TEST_PYTHON=$(PYTHON) LEEWAY_CHAOS_MINUTES=$(or $(MINUTES),60) LEEWAY_CHAOS_SEED=$(or $(SEED),1) LEEWAY_CHAOS_RATE=$(RATE) LEEWAY_CHAOS_GROUP=$(GROUP) \
