@@ -1,11 +1,11 @@
 """What docker-compose.yml mounts is there, ports are where users look, and services find each other. `make compose` asks Compose's own parser."""
 
-from pathlib import Path
 from typing import Any
 
 import yaml
 
-from processes import ROOT
+from processes import ROOT, output, quiet_environment
+from system import leeway
 
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
@@ -50,4 +50,9 @@ def test_programs_of_leeway_read_one_configuration() -> None:
         assert service["command"] == [command, "--config", "/etc/leeway/leeway.toml"]
         assert "./deploy/leeway.toml:/etc/leeway/leeway.toml:ro" in service["volumes"]
         assert service["environment"]["KAFKA_BOOTSTRAP_SERVERS"] == "kafka:29092"
-    assert Path("/etc/leeway/reference.json").name in (ROOT / "deploy/leeway.toml").read_text()
+
+
+def test_the_mounted_configuration_is_valid() -> None:
+    effective = output([leeway(), "run", "--config", ROOT / "deploy/leeway.toml", "--check-config"], env=quiet_environment())
+    assert 'reference = "/etc/leeway/reference.json"' in effective
+    assert 'scopes = ["partition", "global"]' in effective
