@@ -85,6 +85,8 @@ pub(crate) struct Run {
     pub(crate) window: WindowKind,
     pub(crate) scopes: Vec<&'static str>,
     pub(crate) segments: Option<Segments>,
+    /// The models ask for 100.
+    pub(crate) min_samples: u32,
     pub(crate) quality: Option<Quality>,
     /// More of librdkafka's properties, as lines of TOML.
     pub(crate) properties: &'static str,
@@ -143,6 +145,7 @@ impl Run {
             window: WindowKind::Count { size: 1000, every: 100 },
             scopes: vec!["partition"],
             segments: None,
+            min_samples: 100,
             quality: None,
             properties: "",
             directory,
@@ -255,7 +258,7 @@ impl Run {
 
     /// For the table of the monitor.
     fn window_settings(&self) -> String {
-        let scopes = format!("scopes = {:?}\n", self.scopes);
+        let scopes = format!("scopes = {:?}\nmin_samples = {}\n", self.scopes, self.min_samples);
         let window = match self.window {
             WindowKind::Count { size, every } => format!("window = {{ size = {size}, every = {every} }}\n"),
             WindowKind::Time {
