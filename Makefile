@@ -112,7 +112,7 @@ $(DEPLOY)/installed: deploy/tests/requirements.txt examples/python/requirements.
 	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement deploy/tests/requirements.txt
 	@touch $@
 
-observability: $(DEPLOY)/installed ## Prometheus, Alertmanager, Grafana's queries, Kafka's tools and Python clients around LEEWAY_BIN, on a real Kafka (2 minutes)
+observability: $(DEPLOY)/installed ## Prometheus, Alertmanager, Grafana's queries, Kafka's tools and Python clients around LEEWAY_BIN, on a real Kafka (1 minute)
 	@$(if $(filter file,$(origin LEEWAY_BIN)),[ -x "$(LEEWAY_BIN)" ] || cargo build --quiet)
 	cd deploy/tests && $(DEPLOY)/bin/ruff format --check --quiet . ../grafana ../../examples/python && $(DEPLOY)/bin/ruff check --quiet . ../grafana ../../examples/python
 	cd deploy/tests && LEEWAY_BIN="$(abspath $(LEEWAY_BIN))" $(DEPLOY)/bin/python -m pytest --quiet -m "not sql"
