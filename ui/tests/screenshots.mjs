@@ -20,9 +20,9 @@ const browser = await launch();
 const { url } = await servers.ask({ do: "start", features: 14, partitions: 6, checks: 240, monitors: 3, scene: true });
 while (!(await fetch(`${url}health/ready`)).ok) await new Promise((resolve) => setTimeout(resolve, 50));
 
-async function shoot(path, [place, drawn], { phone = false, dark = false, whole = false } = {}) {
+async function shoot(path, [place, drawn], { phone = false, dark = false, whole = false, height = DESKTOP.height } = {}) {
   const context = await browser.newContext({
-    viewport: phone ? PHONE : DESKTOP,
+    viewport: phone ? PHONE : { ...DESKTOP, height },
     deviceScaleFactor: phone ? 2 : 1.5,
     colorScheme: dark ? "dark" : "light",
     reducedMotion: "reduce",
@@ -48,7 +48,7 @@ if (all) {
 } else {
   mkdirSync(IMAGES, { recursive: true });
   await shoot(`${IMAGES}dashboard-overview.png`, PLACES.overview);
-  await shoot(`${IMAGES}dashboard-feature.png`, PLACES.feature, { dark: true });
+  await shoot(`${IMAGES}dashboard-feature.png`, PLACES.feature, { dark: true, height: 1140 });
 }
 await browser.close();
 servers.close();

@@ -44,6 +44,8 @@ impl KafkaReader {
             ("queued.max.messages.kbytes", "8192"),
             ("fetch.message.max.bytes", "131072"),
             ("fetch.max.bytes", "2097152"),
+            // Once there is room again: librdkafka would rest for a second.
+            ("fetch.queue.backoff.ms", "10"),
         ] {
             if !broker.properties.contains_key(name) {
                 config.set(name, value);

@@ -416,7 +416,7 @@ class Ramp {
   colour(psi: number, status: (typeof STATUSES)[number]): string {
     if (status === "possible_drift") return this.possible;
     if (status === "drift") return Ramp.step(this.deep, this.drift, Math.max(0, psi / this.limits[1] - 1) / 8);
-    return Ramp.step(this.quiet, [this.low, this.high], psi / this.limits[1]);
+    return Ramp.step(this.quiet, [this.low, this.high], psi / this.limits[0]);
   }
 
   private static step(known: string[], [from, to]: [number[], number[]], part: number): string {
