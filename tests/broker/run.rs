@@ -13,7 +13,7 @@ use serde_json::Value;
 use crate::cluster::bootstrap;
 use crate::kafka::{create_topic, positions, read_committed, unique};
 use crate::leeway::{Worker, leeway, output, succeed};
-use crate::verify::{Expectation, Quality, Segments, TIME_FIELD, Verified, WindowKind, verify, verify_with_changes};
+use crate::verify::{Expectation, Quality, Segments, TIME_FIELD, Verified, WindowKind, specification, verify, verify_with_changes};
 
 pub(crate) const PARTITIONS: i32 = 6;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(240);
@@ -85,8 +85,6 @@ pub(crate) struct Run {
     pub(crate) window: WindowKind,
     pub(crate) scopes: Vec<&'static str>,
     pub(crate) segments: Option<Segments>,
-    /// The models ask for 100.
-    pub(crate) min_samples: u32,
     pub(crate) quality: Option<Quality>,
     /// More of librdkafka's properties, as lines of TOML.
     pub(crate) properties: &'static str,
@@ -145,7 +143,6 @@ impl Run {
             window: WindowKind::Count { size: 1000, every: 100 },
             scopes: vec!["partition"],
             segments: None,
-            min_samples: 100,
             quality: None,
             properties: "",
             directory,
@@ -258,7 +255,7 @@ impl Run {
 
     /// For the table of the monitor.
     fn window_settings(&self) -> String {
-        let scopes = format!("scopes = {:?}\nmin_samples = {}\n", self.scopes, self.min_samples);
+        let scopes = format!("scopes = {:?}\n", self.scopes);
         let window = match self.window {
             WindowKind::Count { size, every } => format!("window = {{ size = {size}, every = {every} }}\n"),
             WindowKind::Time {
@@ -345,6 +342,11 @@ impl Run {
     pub(crate) fn verify_with_changes(&self, references: &BTreeMap<String, Value>) -> usize {
         let of_version = |version: &str| self.expectation(&references[version], i64::MAX);
         verify_with_changes(&self.bootstrap, &self.expectation(&self.reference, i64::MAX), &of_version)
+    }
+
+    /// In the models' words.
+    pub(crate) fn specification(&self) -> Value {
+        specification(&self.expectation(&self.reference, i64::MAX))
     }
 
     fn expectation<'a>(&'a self, reference: &'a Value, until: i64) -> Expectation<'a> {

@@ -1,16 +1,17 @@
 //! Segments on a real Kafka, in scope partition and global, judged by models that keep every record of each.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::process::Command;
 
-use leeway_topology::repartition::{Content, ShippedPane};
 use serde_json::Value;
 
 use crate::cluster::bootstrap;
-use crate::global::{References, named, verify_whole_topic, wait_until_merged};
+use crate::global::{References, event, named, verify_whole_topic, wait_until_merged};
 use crate::kafka::{read_committed, wait_until_consumed};
 use crate::run::{PARTITIONS, PATIENCE, Run};
 use crate::time_windows::{timed_records, work};
-use crate::verify::{Segments, WindowKind};
+use crate::verify::{Segments, WindowKind, compare, python};
 
 /// What the events' segments are.
 fn segments(run: &Run) -> BTreeSet<String> {
@@ -81,14 +82,10 @@ fn time_windows_of_segments_are_those_of_the_model_whatever_dies() {
     run.expect_right_audit(verified.events);
 }
 
-/// What a check counted, by segment, start of the window and feature.
-type Counted = BTreeMap<(String, u64, String), Vec<u64>>;
-
-/// Each segment's window of the whole topic is what the partitions' events say that they had in it, added up; and every window is there, once, that all
-/// partitions have closed.
+/// The model has the partitions' records in another order than they were processed in: without idleness, expiry and changes of reference the windows do not
+/// depend on it, but for `record_count`, which adds up how far each partition was. That is left to the audit.
 #[test]
-fn time_windows_of_segments_of_the_whole_topic_are_the_sums_of_the_partitions_whatever_dies() {
-    const EVERY_MS: u64 = 4000;
+fn time_windows_of_segments_of_the_whole_topic_are_those_of_the_model_whatever_dies() {
     let mut run = Run::new("segglobaltime");
     run.window = WindowKind::Time {
         size_ms: 8000,
@@ -97,8 +94,6 @@ fn time_windows_of_segments_of_the_whole_topic_are_the_sums_of_the_partitions_wh
         idle_ms: 0,
     };
     run.scopes = vec!["partition", "global"];
-    // So that an event tells of every part.
-    run.min_samples = 1;
     run.segments = Some(Segments {
         by: &["plan"],
         max: 20,
@@ -110,43 +105,54 @@ fn time_windows_of_segments_of_the_whole_topic_are_the_sums_of_the_partitions_wh
     first.stop();
     second.stop();
 
-    let mut open_from: BTreeMap<i32, u64> = BTreeMap::new();
-    for record in read_committed(bootstrap(), &run.panes_topic()) {
-        let pane = ShippedPane::read(&record.key.expect("a key"), &record.value.expect("a value")).expect("a pane");
-        if let Content::Progress(progress) = pane.content {
-            let known = open_from.entry(progress.partition.0).or_default();
-            *known = progress.open_from.max(*known);
-        }
+    let verified = run.verify();
+    let mut found = read_committed(bootstrap(), &run.events).iter().map(event).collect::<Vec<_>>();
+    found.retain(|event| event["scope"] == "global");
+    let mut expected = model_of_segments_of_the_whole_topic(&run);
+    for event in &mut expected {
+        event.as_object_mut().expect("an object").remove("record_count");
     }
-    assert_eq!(open_from.len(), PARTITIONS as usize, "each has told how far it is");
-    let closed_before = open_from.values().min().expect("partitions") * EVERY_MS;
-
-    let (mut expected, mut found) = (Counted::new(), Counted::new());
-    let events = read_committed(bootstrap(), &run.events);
-    for record in &events {
-        let event: Value = serde_json::from_slice(record.value.as_deref().expect("a value")).expect("JSON");
-        let start = event["window_start_ms"].as_u64().expect("a time");
-        if event["feature"] == "*" {
-            continue;
-        }
-        let text = |field: &str| event[field].as_str().expect("a text").to_owned();
-        let key = (text("segment"), start, text("feature"));
-        let counts: Vec<u64> = serde_json::from_value(event["counts"].clone()).expect("counts");
-        if event["scope"] == "global" {
-            assert_eq!(counts.iter().sum::<u64>(), event["window_count"].as_u64().expect("a count"), "{event}");
-            assert_eq!(found.insert(key, counts), None, "twice: {event}");
-        } else if start < closed_before {
-            let sum = expected.entry(key).or_insert_with(|| vec![0; counts.len()]);
-            sum.iter_mut().zip(counts).for_each(|(sum, count)| *sum += count);
-        }
+    let of_segments: BTreeSet<_> = expected.iter().chain(&found).map(|event| event["segment"].to_string()).collect();
+    for segment in &of_segments {
+        let own = |events: &[Value]| -> Vec<Value> { events.iter().filter(|event| event["segment"].to_string() == *segment).cloned().collect() };
+        compare(&format!("the whole topic, segment {segment}"), &own(&expected), &own(&found));
     }
-    assert!(found.len() > 500, "{} windows", found.len());
-    assert!(
-        expected == found,
-        "{} windows of features, but {} were to be",
+    eprintln!(
+        "{verified:?}, and {} events of the whole topic, of {} segments",
         found.len(),
-        expected.len()
+        of_segments.len()
     );
-    eprintln!("{} events, {} windows of features of the whole topic", events.len(), found.len());
-    run.expect_right_audit(events.len());
+    assert!(verified.events > 500 && found.len() > 500, "{verified:?}, {}", found.len());
+    run.expect_right_audit(verified.events + found.len());
+}
+
+/// What the model says of the records of the topic, one partition after the other.
+fn model_of_segments_of_the_whole_topic(run: &Run) -> Vec<Value> {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let [spec, steps, lines] = ["spec.json", "steps.txt", "records"].map(|name| directory.path().join(name));
+    let mut records = read_committed(bootstrap(), &run.topic);
+    records.sort_by_key(|record| (record.partition, record.offset));
+    let (mut order, mut values) = (String::new(), Vec::new());
+    for record in records {
+        writeln!(order, "record {} {}", record.partition, record.timestamp.unwrap_or(-1)).expect("a string");
+        values.extend(record.value.expect("no tombstones"));
+        values.push(b'\n');
+    }
+    let mut settings = run.specification();
+    settings["partitions"] = PARTITIONS.into();
+    for (path, bytes) in [(&spec, settings.to_string().into_bytes()), (&steps, order.into_bytes()), (&lines, values)] {
+        std::fs::write(path, bytes).expect("written");
+    }
+    let model = Command::new(python())
+        .arg("tests/oracle/whole_topic_time_segments.py")
+        .arg("--spec")
+        .arg(spec)
+        .arg("--steps")
+        .arg(steps)
+        .stdin(std::fs::File::open(lines).expect("the records are there"))
+        .output()
+        .expect("python runs");
+    assert!(model.status.success(), "the model failed: {}", String::from_utf8_lossy(&model.stderr));
+    let events = model.stdout.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
+    events.map(|line| serde_json::from_slice(line).expect("JSON")).collect()
 }

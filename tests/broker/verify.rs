@@ -301,7 +301,7 @@ fn oracle(expectation: &Expectation<'_>, records: &[&OwnedRecord], found: &[Valu
 }
 
 /// The reference document in the oracle's words.
-fn specification(expectation: &Expectation<'_>) -> Value {
+pub(crate) fn specification(expectation: &Expectation<'_>) -> Value {
     let mut spec = json!({"features": features_of(expectation.reference), "min_samples": 100, "epsilon": 1e-4,
         "thresholds": {"possible": 0.1, "drift": 0.25}, "significance": 0.001});
     specify_window(expectation.window, &mut spec);
