@@ -5,6 +5,7 @@
 //! `flush` gives the changed keys with whole values. It reads the store, writes nothing, and never looks at a clock.
 
 mod announcer;
+mod cache_budget;
 mod drift_processor;
 mod global_processor;
 mod global_time;
@@ -16,14 +17,16 @@ mod monitored_window;
 mod place;
 mod quality_tally;
 mod references;
+mod segment_text;
 mod segments;
 
+pub use cache_budget::CacheBudget;
 pub use drift_processor::DriftProcessor;
 pub use global_processor::GlobalProcessor;
 pub use monitor::{InvalidMonitor, MAX_SEGMENTS_MAX, Monitor, Scopes};
 pub use monitored_window::{Irregular, MonitoredWindow, Windowing};
 pub use references::{Publication, PublishedReferences, References};
-pub use segments::{CacheBudget, REST};
+pub use segments::REST;
 
 use std::sync::Arc;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::monitor_windows::{MonitorWindows, Observing};
 use super::monitored_window::Irregular;
-use super::segments;
+use super::segment_text;
 use super::{Disposition, Monitor, MonitoredWindow, Outputs, Processor, Publication, References, TaskContext};
 use crate::decoder::Decoder;
 use crate::ids::{RecordNumber, Timestamp};
@@ -121,7 +121,7 @@ impl Processor for DriftProcessor {
             self.segment.clear();
             let monitor = windows.monitor();
             for field in &monitor.segment_by {
-                segments::append(field.as_str(), texts.next().flatten(), &mut self.segment);
+                segment_text::append(field.as_str(), texts.next().flatten(), &mut self.segment);
             }
             let record = Observing {
                 row: own,

@@ -12,11 +12,12 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::cache_budget::CacheBudget;
 use super::global_time::GlobalTimeWindows;
 use super::measure::{ByVersion, Measure};
 use super::monitored_window::{IrregularTally, NO_SEGMENT};
 use super::place::Place;
-use super::segments::{CacheBudget, Segments};
+use super::segments::Segments;
 use super::{Disposition, Irregular, Monitor, MonitoredWindow, Outputs, Processor, References, TaskContext};
 use crate::event::Scope;
 use crate::ids::{RecordNumber, Timestamp};

@@ -5,11 +5,12 @@
 use std::sync::Arc;
 
 use super::announcer::Announcer;
+use super::cache_budget::CacheBudget;
 use super::measure::Measure;
 use super::missing::MissingTally;
 use super::monitored_window::{Irregular, IrregularTally, MonitoredWindow, NO_SEGMENT, Observed};
 use super::place::Place;
-use super::segments::{CacheBudget, Segments};
+use super::segments::Segments;
 use super::{Monitor, Outputs, Publication, References, TaskContext};
 use crate::decoder::WatchedValue;
 use crate::event::Scope;

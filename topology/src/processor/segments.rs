@@ -16,8 +16,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
+use super::cache_budget::{CacheBudget, Share};
 use super::measure::{Measure, Measures};
 use super::monitored_window::{Head, Irregular, IrregularTally, MonitoredWindow, NO_SEGMENT};
 use super::place::Place;
@@ -45,50 +45,6 @@ const EVICTED_PER_LOAD: usize = 2;
 
 /// What a changed key costs in a transaction beside its value, about.
 pub(super) const KEY_BYTES: usize = 100;
-
-/// How much memory the windows of all segments of a process may take, about. Shared by the tasks that have any, in equal parts.
-#[derive(Debug)]
-pub struct CacheBudget {
-    max_bytes: usize,
-    holders: AtomicUsize,
-}
-
-impl CacheBudget {
-    /// So many bytes.
-    #[must_use]
-    pub fn new(max_bytes: usize) -> Arc<Self> {
-        Arc::new(Self {
-            max_bytes,
-            holders: AtomicUsize::new(0),
-        })
-    }
-
-    /// No bound: everything stays in memory.
-    #[must_use]
-    pub fn unbounded() -> Arc<Self> {
-        Self::new(usize::MAX)
-    }
-
-    fn share(&self) -> usize {
-        self.max_bytes / self.holders.load(Ordering::Relaxed).max(1)
-    }
-}
-
-/// One monitor's part of the budget, as long as it lives.
-struct Share(Arc<CacheBudget>);
-
-impl Share {
-    fn of(budget: &Arc<CacheBudget>) -> Self {
-        budget.holders.fetch_add(1, Ordering::Relaxed);
-        Self(Arc::clone(budget))
-    }
-}
-
-impl Drop for Share {
-    fn drop(&mut self) {
-        self.0.holders.fetch_sub(1, Ordering::Relaxed);
-    }
-}
 
 /// A segment, as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -668,7 +624,7 @@ impl Segments {
 
     /// While there are too many windows in memory, looks at so many of them: one that is clean and had no record since it was looked at last leaves.
     fn evict(&mut self, looks: usize, but: Option<Id>) {
-        let share = self.share.0.share();
+        let share = self.share.bytes();
         for _ in 0..looks {
             if self.bytes <= share {
                 return;
@@ -696,50 +652,4 @@ impl Segments {
 
 pub(super) fn segment_by(monitor: &Monitor) -> Vec<String> {
     monitor.segment_by.iter().map(ToString::to_string).collect()
-}
-
-/// Appends `field=value` to a segment's text. See `docs/segments.md`.
-pub(super) fn append(field: &str, value: Option<&str>, text: &mut String) {
-    if !text.is_empty() {
-        text.push(',');
-    }
-    escape(field, text);
-    text.push('=');
-    escape(value.unwrap_or(MISSING), text);
-}
-
-/// The value of a field that has none.
-const MISSING: &str = "__missing__";
-
-fn escape(text: &str, out: &mut String) {
-    for character in text.chars() {
-        match character {
-            '%' | ',' | '=' | '\0'..='\x1f' | '\x7f' => {
-                out.push('%');
-                for shift in [4, 0] {
-                    let digit = (u32::from(character) >> shift) & 0xF;
-                    out.extend(char::from_digit(digit, 16).map(|digit| digit.to_ascii_uppercase()));
-                }
-            }
-            _ => out.push(character),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_segments_text_is_unambiguous() {
-        let of = |fields: &[(&str, Option<&str>)]| {
-            let mut text = String::new();
-            fields.iter().for_each(|(field, value)| append(field, *value, &mut text));
-            text
-        };
-        assert_eq!(of(&[("country", Some("DE")), ("version", Some("3"))]), "country=DE,version=3");
-        assert_eq!(of(&[("country", None)]), "country=__missing__");
-        assert_eq!(of(&[("a", Some(""))]), "a=");
-        assert_eq!(of(&[("a=b", Some("1,b=2%\n\u{7f}ü"))]), "a%3Db=1%2Cb%3D2%25%0A%7Fü");
-    }
 }
