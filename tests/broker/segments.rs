@@ -112,10 +112,10 @@ fn time_windows_of_segments_of_the_whole_topic_are_those_of_the_model_whatever_d
     for event in &mut expected {
         event.as_object_mut().expect("an object").remove("record_count");
     }
-    let of_segments: BTreeSet<_> = expected.iter().chain(&found).map(|event| event["segment"].to_string()).collect();
+    let of_segments: BTreeSet<_> = expected.iter().chain(&found).map(|event| event["segment"].as_str()).collect();
     for segment in &of_segments {
-        let own = |events: &[Value]| -> Vec<Value> { events.iter().filter(|event| event["segment"].to_string() == *segment).cloned().collect() };
-        compare(&format!("the whole topic, segment {segment}"), &own(&expected), &own(&found));
+        let own = |events: &[Value]| -> Vec<Value> { events.iter().filter(|event| event["segment"].as_str() == *segment).cloned().collect() };
+        compare(&format!("the whole topic, segment {segment:?}"), &own(&expected), &own(&found));
     }
     eprintln!(
         "{verified:?}, and {} events of the whole topic, of {} segments",
