@@ -234,11 +234,21 @@ impl RollingReference {
                 return Ok(());
             }
         };
-        for warning in &built.warnings {
-            warn!(monitor, %warning, "rolling reference");
-        }
+        // Making it takes a while.
         if is_published()? {
             return Ok(());
+        }
+        Ok(self.publish(broker, application_id, &built, period)?)
+    }
+
+    /// Publishes the reference of a period, and tells of it and of what looks odd in it.
+    ///
+    /// # Errors
+    /// As [`reference_topic::publish`].
+    pub fn publish<B: Broker>(&self, broker: &B, application_id: &str, built: &Built, period: &Range<Timestamp>) -> Result<(), ReferenceTopicError> {
+        let monitor = &*self.monitor.name;
+        for warning in &built.warnings {
+            warn!(monitor, %warning, "rolling reference");
         }
         reference_topic::publish_rolled(broker, application_id, &built.reference, period.end)?;
         let (version, rows) = (built.reference.version(), built.reference.rows());

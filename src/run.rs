@@ -371,13 +371,7 @@ fn roll<B: Broker>(broker: &B, application_id: &str, rolling: &RollingReference)
         Err(RollingError::Topic(error)) => return Err(error.into()),
         Err(error) => return Err(StartError::NoReference(format!("monitor {monitor:?}: {error}"))),
     };
-    for warning in &built.warnings {
-        warn!(%warning, "reference");
-    }
-    reference_topic::publish_rolled(broker, application_id, &built.reference, period.end)?;
-    let (version, rows) = (built.reference.version(), built.reference.rows());
-    info!(monitor, version, rows, period = %rolling_reference::text(&period), "published a rolling reference");
-    Ok(())
+    Ok(rolling.publish(broker, application_id, &built, &period)?)
 }
 
 /// Tries until Kafka is there and has what is needed, says once that it is not, and gives up after [`STARTUP_TIMEOUT`].
