@@ -7,20 +7,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use leeway_topology::ids::{Offset, Partition, Timestamp};
+use leeway_topology::ids::{Offset, Partition};
 use rdkafka::client::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::base_consumer::PartitionQueue;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::{BorrowedMessage, Headers as _, Message};
+use rdkafka::message::Message;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientConfig, Offset as Position, TopicPartitionList};
 use tracing::{debug, warn};
 
+use super::partition_queue::{FetchError, PartitionQueue};
 use super::signal::Signal;
 use super::{errors, log};
-use crate::broker::{BrokerError, ClientEvent, FetchedRecord, Header, Headers, TopicPartition};
+use crate::broker::{BrokerError, ClientEvent, FetchedRecord, TopicPartition};
 
 /// A seek is answered by librdkafka's own thread, without the broker.
 const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
@@ -276,12 +276,8 @@ impl QueuedConsumer {
         for (partition, fetching) in &mut self.partitions {
             let Fetching::Wanted(start) = *fetching else { continue };
             // Before the assignment, so that no record goes to the main queue.
-            let mut queue = self
-                .consumer
-                .split_partition_queue(&partition.topic, partition.partition.0)
+            let queue = PartitionQueue::new(&self.consumer, &partition.topic, partition.partition.0, &self.signal)
                 .ok_or_else(|| format!("{partition} has no queue"))?;
-            let wake = self.signal.clone();
-            queue.set_nonempty_callback(move || wake.set());
             list.add_partition_offset(&partition.topic, partition.partition.0, Position::Offset(start.0))
                 .map_err(|error| errors::text(&error))?;
             *fetching = Fetching::Assigned {
@@ -305,30 +301,37 @@ impl QueuedConsumer {
         let Some(Fetching::Assigned { queue, next, seek: false }) = self.partitions.get_mut(partition) else {
             return (0, None);
         };
-        let mut taken = 0;
-        while taken < max {
-            match queue.poll(Duration::ZERO) {
-                None => break,
-                Some(Ok(message)) => {
-                    if message.offset() < next.0 {
-                        continue;
-                    }
-                    *next = Offset(message.offset() + 1);
-                    taken += 1;
-                    if visit(record(&message)).is_break() {
-                        break;
-                    }
-                }
-                Some(Err(KafkaError::PartitionEOF(_))) => return (taken, Some(QueueEvent::End)),
-                Some(Err(error)) => match error.rdkafka_error_code() {
-                    Some(Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::UnknownTopicOrPartition | Code::UnknownPartition) => {
-                        return (taken, Some(QueueEvent::Failed(format!("at {next}: {}", errors::text(&error)))));
-                    }
-                    _ => warn!(%partition, error = %errors::text(&error), "fetch"),
-                },
-            }
+        let (mut taken, mut told) = (0, None);
+        if max == 0 {
+            return (taken, told);
         }
-        (taken, None)
+        queue.serve(|fetched| {
+            match fetched {
+                Ok(record) if record.offset < *next => return ControlFlow::Continue(()),
+                Ok(record) => {
+                    *next = record.offset.next();
+                    taken += 1;
+                    return if visit(record).is_break() || taken == max {
+                        ControlFlow::Break(())
+                    } else {
+                        ControlFlow::Continue(())
+                    };
+                }
+                Err(FetchError {
+                    code: Code::PartitionEOF, ..
+                }) => told = Some(QueueEvent::End),
+                Err(FetchError {
+                    code: Code::AutoOffsetReset | Code::OffsetOutOfRange | Code::UnknownTopicOrPartition | Code::UnknownPartition,
+                    text,
+                }) => told = Some(QueueEvent::Failed(format!("at {next}: {text}"))),
+                Err(FetchError { text, .. }) => {
+                    warn!(%partition, error = %text, "fetch");
+                    return ControlFlow::Continue(());
+                }
+            }
+            ControlFlow::Break(())
+        });
+        (taken, told)
     }
 
     pub(super) fn partitions(&self) -> impl Iterator<Item = &TopicPartition> {
@@ -365,27 +368,6 @@ fn seek(consumer: &BaseConsumer<Context>, partition: &TopicPartition, offset: Of
         element.error().map_err(|error| errors::text(&error))?;
     }
     Ok(())
-}
-
-fn record<'a>(message: &'a BorrowedMessage<'_>) -> FetchedRecord<'a> {
-    FetchedRecord {
-        offset: Offset(message.offset()),
-        timestamp: message.timestamp().to_millis().filter(|ms| *ms >= 0).map(Timestamp),
-        key: message.key(),
-        value: message.payload(),
-        headers: message,
-    }
-}
-
-impl Headers for BorrowedMessage<'_> {
-    fn to_owned_headers(&self) -> Vec<Header> {
-        let headers = self.headers();
-        headers
-            .iter()
-            .flat_map(|headers| headers.iter())
-            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
-            .collect()
-    }
 }
 
 #[cfg(test)]

@@ -26,6 +26,7 @@ mod consumer;
 mod errors;
 mod ffi;
 mod log;
+mod partition_queue;
 mod producer;
 mod reader;
 mod requests;

@@ -9,13 +9,13 @@ use std::time::Duration;
 use leeway_topology::ids::{Offset, Partition, Timestamp};
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode as Code};
-use rdkafka::message::Message;
+use rdkafka::message::{BorrowedMessage, Headers as _, Message};
 use rdkafka::{Offset as Position, TopicPartitionList};
 use tracing::info;
 
 use super::admin::Quiet;
 use super::{KafkaBroker, bounded, errors, requests};
-use crate::broker::{BrokerError, FetchedRecord, TopicPartition, TopicReader};
+use crate::broker::{BrokerError, FetchedRecord, Header, Headers, TopicPartition, TopicReader};
 
 /// How long the log's range is waited for when a position is no longer in it.
 const RANGE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -153,5 +153,16 @@ impl TopicReader for KafkaReader {
 
     fn is_caught_up(&self) -> bool {
         self.partitions.values().all(|reading| reading.was_at_end)
+    }
+}
+
+impl Headers for BorrowedMessage<'_> {
+    fn to_owned_headers(&self) -> Vec<Header> {
+        let headers = self.headers();
+        headers
+            .iter()
+            .flat_map(|headers| headers.iter())
+            .map(|header| (header.key.to_owned(), header.value.map(<[u8]>::to_vec)))
+            .collect()
     }
 }

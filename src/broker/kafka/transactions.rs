@@ -5,6 +5,7 @@
 //! broker did).
 
 use std::collections::BTreeMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -21,6 +22,7 @@ use rdkafka::{Offset as Position, TopicPartitionList};
 use tracing::{debug, warn};
 
 use super::errors::{self, Reaction};
+use super::ffi::Queue;
 use super::log;
 use super::signal::Signal;
 use super::{Hook, TransactionStep};
@@ -28,6 +30,9 @@ use crate::broker::{AbortCause, ClientEvent, CommitOutcome, EpochCommit, OutReco
 
 /// Commits come one at a time, so these bound retries, not throughput.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
+
+/// Deliveries are told; this bounds the wait should one not be.
+const DELIVERY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long one `init_transactions` may take before it is tried again.
 const INIT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,6 +87,43 @@ impl ProducerContext for ProducerSide {
     }
 }
 
+/// The producer, and what tells of its deliveries. rdkafka's own `poll` sits out its time-out, the last millisecond of it spinning.
+struct TransactionalProducer {
+    /// Goes before its client.
+    queue: Queue,
+    told: Arc<Signal>,
+    native: BaseProducer<ProducerSide>,
+}
+
+impl Deref for TransactionalProducer {
+    type Target = BaseProducer<ProducerSide>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.native
+    }
+}
+
+impl TransactionalProducer {
+    fn new(config: &ClientConfig) -> Result<Self, String> {
+        let native: BaseProducer<ProducerSide> = config
+            .create_with_context(ProducerSide::default())
+            .map_err(|error| errors::text(&error))?;
+        let told = Arc::new(Signal::default());
+        let queue = Queue::main(native.client(), &told).ok_or("a producer without a queue")?;
+        Ok(Self { queue, told, native })
+    }
+
+    /// Takes in what was delivered; waits for it, at most until `deadline`, and not long.
+    fn serve(&self, deadline: Instant) {
+        if self.queue.is_empty() {
+            self.told.wait(DELIVERY_PAUSE.min(deadline.saturating_duration_since(Instant::now())));
+        }
+        while !self.queue.is_empty() {
+            self.native.poll(Duration::ZERO);
+        }
+    }
+}
+
 /// The thread's state.
 #[derive(Clone)]
 pub(super) struct Transactions {
@@ -99,7 +141,7 @@ pub(super) struct Transactions {
 impl Transactions {
     /// Serves commands until their sender is gone.
     pub(super) fn run(self, commands: &Receiver<Command>) {
-        let mut producer: Option<BaseProducer<ProducerSide>> = None;
+        let mut producer: Option<TransactionalProducer> = None;
         while let Ok(command) = commands.recv() {
             let event = match command {
                 Command::Init => {
@@ -141,7 +183,7 @@ impl Transactions {
     }
 
     /// Tries until it works or never can. `None`: nobody waits for it any more.
-    fn init(&self, commands: &Receiver<Command>) -> Option<Result<BaseProducer<ProducerSide>, String>> {
+    fn init(&self, commands: &Receiver<Command>) -> Option<Result<TransactionalProducer, String>> {
         let mut down = false;
         loop {
             self.attempts.fetch_add(1, Ordering::Relaxed);
@@ -150,9 +192,9 @@ impl Transactions {
                 // It would fence the one that was made meanwhile.
                 return None;
             }
-            let producer: BaseProducer<ProducerSide> = match self.config.create_with_context(ProducerSide::default()) {
+            let producer = match TransactionalProducer::new(&self.config) {
                 Ok(producer) => producer,
-                Err(error) => return Some(Err(errors::text(&error))),
+                Err(reason) => return Some(Err(reason)),
             };
             match producer.init_transactions(INIT_TIMEOUT) {
                 Ok(()) => {
@@ -197,7 +239,7 @@ impl Transactions {
         }
     }
 
-    fn commit(&self, producer: &BaseProducer<ProducerSide>, epoch: EpochCommit) -> CommitOutcome {
+    fn commit(&self, producer: &TransactionalProducer, epoch: EpochCommit) -> CommitOutcome {
         if !epoch.group.is_member() {
             // The broker would let it through unchecked. Nothing was begun, so nothing is to be aborted.
             return CommitOutcome::Aborted {
@@ -232,7 +274,7 @@ impl Transactions {
     }
 
     /// Everything before the commit is asked for.
-    fn prepare(&self, producer: &BaseProducer<ProducerSide>, epoch: &EpochCommit, deadline: Instant) -> Result<(), KafkaError> {
+    fn prepare(&self, producer: &TransactionalProducer, epoch: &EpochCommit, deadline: Instant) -> Result<(), KafkaError> {
         producer.begin_transaction()?;
         self.step(TransactionStep::Begun);
         for record in &epoch.records {
@@ -240,7 +282,7 @@ impl Transactions {
         }
         // `commit_transaction` would wait in slices of 100 ms while messages are in flight.
         while producer.in_flight_count() > 0 {
-            producer.poll(Duration::from_millis(1));
+            producer.serve(deadline);
             if let Some(error) = &producer.context().deliveries.lock().unwrap_or_else(PoisonError::into_inner).failure {
                 return Err(error.clone());
             }
@@ -273,7 +315,7 @@ impl Transactions {
     }
 
     /// After an error before the commit was asked for: abort, if that still helps.
-    fn failed(&self, producer: &BaseProducer<ProducerSide>, error: &KafkaError) -> CommitOutcome {
+    fn failed(&self, producer: &TransactionalProducer, error: &KafkaError) -> CommitOutcome {
         let reason = errors::text(error);
         let cause = match errors::reaction(error) {
             Reaction::Fenced => return CommitOutcome::Fenced { reason },
@@ -286,7 +328,7 @@ impl Transactions {
         producer.purge(PurgeConfig::default().queue().inflight());
         let deadline = Instant::now() + self.timeout;
         while producer.in_flight_count() > 0 && Instant::now() < deadline {
-            producer.poll(Duration::from_millis(1));
+            producer.serve(deadline);
         }
         loop {
             match producer.abort_transaction(deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE)) {

@@ -112,3 +112,38 @@ fn consumers_end_with_a_rebalance_that_they_were_not_told_of_yet() {
     }
     end_when_dropped(members);
 }
+
+/// librdkafka goes on from this position after a rebalance: one past the end would lose the next record.
+#[test]
+fn telling_of_a_partitions_end_moves_no_position() {
+    let cluster = cluster(1);
+    fill(&cluster, 5);
+    let mut consumer = consumer(&cluster);
+    let partition = TopicPartition::new(TOPIC, Partition(0));
+    consumer.assign(std::slice::from_ref(&partition)).expect("assigned");
+    consumer.start(&partition, Offset(0)).expect("started");
+    assert_eq!(take(&mut consumer, &partition, 5), (0..5).collect::<Vec<_>>());
+    let deadline = Instant::now() + PATIENCE;
+    while consumer.poll(&partition, 1, &mut |_| ControlFlow::Continue(())).1.is_none() {
+        assert!(Instant::now() < deadline, "not told of the end");
+        consumer.signal.wait(Duration::from_millis(1));
+    }
+    let positions = consumer.consumer().position().expect("a position");
+    assert_eq!(positions.elements()[0].offset(), Position::Offset(5));
+}
+
+#[test]
+fn record_after_one_that_stopped_a_poll_comes_next() {
+    let cluster = cluster(1);
+    fill(&cluster, 5);
+    let mut consumer = consumer(&cluster);
+    let partition = TopicPartition::new(TOPIC, Partition(0));
+    consumer.assign(std::slice::from_ref(&partition)).expect("assigned");
+    consumer.start(&partition, Offset(0)).expect("started");
+    assert_eq!(take(&mut consumer, &partition, 1), [0]);
+    let stopped = consumer.poll(&partition, 4, &mut |_| ControlFlow::Break(()));
+    assert_eq!(stopped.0, 1);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| consumer.poll(&partition, 4, &mut |_| panic!("as asked"))));
+    assert_eq!(panicked.err().and_then(|panic| panic.downcast_ref().copied()), Some("as asked"));
+    assert_eq!(take(&mut consumer, &partition, 2), [3, 4]);
+}
