@@ -112,10 +112,11 @@ $(DEPLOY)/installed: deploy/tests/requirements.txt examples/python/requirements.
 	$(DEPLOY)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement deploy/tests/requirements.txt
 	@touch $@
 
-observability: $(DEPLOY)/installed ## Prometheus, Alertmanager, Grafana's queries, Kafka's tools and Python clients around LEEWAY_BIN, on a real Kafka (1 minute)
+# With the page, which the binary under test has to have embedded and a browser opens.
+observability: $(DEPLOY)/installed $(UI) ## Prometheus, Alertmanager, Grafana's queries, Kafka's tools, Python clients and the page around LEEWAY_BIN, on a real Kafka (2 minutes)
 	@$(if $(filter file,$(origin LEEWAY_BIN)),[ -x "$(LEEWAY_BIN)" ] || cargo build --quiet)
 	cd deploy/tests && $(DEPLOY)/bin/ruff format --check --quiet . ../grafana ../../examples/python && $(DEPLOY)/bin/ruff check --quiet . ../grafana ../../examples/python
-	cd deploy/tests && LEEWAY_BIN="$(abspath $(LEEWAY_BIN))" $(DEPLOY)/bin/python -m pytest --quiet -m "not sql"
+	cd deploy/tests && PATH="$$(../../scripts/node --install):$$PATH" LEEWAY_BIN="$(abspath $(LEEWAY_BIN))" $(DEPLOY)/bin/python -m pytest --quiet -m "not sql"
 
 doc: ## The API's documentation, without warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --quiet

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from confluent_kafka import KafkaException
+from confluent_kafka import OFFSET_BEGINNING, Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from processes import ROOT, free_ports, output, quiet_environment, running, wait_for
@@ -35,6 +35,31 @@ class Kafka:
         admin = self.admin()
         for done in admin.create_topics([NewTopic(name, partitions, 1)]).values():
             done.result(30)
+
+    def read(self, topic: str) -> list[tuple[bytes | None, bytes | None]]:
+        """A topic to its end, as readers see it who wait for transactions."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": self.bootstrap,
+                "group.id": "tests",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "isolation.level": "read_committed",
+            }
+        )
+        missing = set(consumer.list_topics(topic, 10).topics[topic].partitions)
+        consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in missing])
+        found = []
+        while missing:
+            message = consumer.poll(20)
+            assert message is not None, f"{topic}: partitions {missing} came to no end within 20 s"
+            if message.error() is None:
+                found.append((message.key(), message.value()))
+            else:
+                assert message.error().code() == KafkaError._PARTITION_EOF, message.error()
+                missing.discard(message.partition())
+        consumer.close()
+        return found
 
     def tools(self) -> Path:
         """A folder with Kafka's scripts, as in the archive's bin/."""

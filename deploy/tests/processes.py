@@ -83,6 +83,32 @@ def running(command: list[str | Path], log: Path, **options: Any) -> Iterator[su
             process.wait()
 
 
+class Mortal(contextlib.ExitStack):
+    """A program that a test kills, and starts again."""
+
+    def __init__(self, command: list[str | Path], log: Path, **options: Any) -> None:
+        super().__init__()
+        self.command, self.log, self.options = command, log, options
+
+    def start(self) -> None:
+        self.process = self.enter_context(running(self.command, self.log, **self.options))
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(30)
+
+
+@contextlib.contextmanager
+def explained(*logs: Path) -> Iterator[None]:
+    """Prints the ends of these logs, and of those in these folders, when what is within fails."""
+    try:
+        yield
+    except BaseException:
+        for log in (file for path in logs for file in (sorted(path.glob("*.log")) if path.is_dir() else [path])):
+            print(f"--- {log.name}\n{log.read_text(errors='replace')[-6000:]}")
+        raise
+
+
 def quiet_environment() -> dict[str, str]:
     """Nothing of the environment configures what is started."""
     return {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "XDG_CACHE_HOME") if name in os.environ}

@@ -1,26 +1,22 @@
-"""A whole system: Kafka, two workers on a stream that begins to drift, Prometheus and Alertmanager with the files of deploy/prometheus, a webhook.
-
-Only what docs/monitoring.md says may be changed is changed: targets, intervals, receivers.
-"""
+"""A whole system: Kafka, two workers on a stream that begins to drift, Prometheus and Alertmanager, a webhook."""
 
 import contextlib
-import http.server
 import json
 import os
 import random
-import shutil
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from confluent_kafka import Producer
 
 from kafka import Kafka
-from processes import ROOT, answers, free_ports, get_json, output, quiet_environment, running, unpacked, wait_for
+from processes import ROOT, answers, free_ports, output, quiet_environment, running, wait_for
+from prometheus import alertmanager, prometheus, query
+from webhook import Webhook
 
 SEED = 20
 PARTITIONS = 4
@@ -96,33 +92,6 @@ class Stream(threading.Thread):
 
 
 @dataclass
-class Webhook:
-    """Keeps what Alertmanager posts."""
-
-    port: int = 0
-    alerts: list[dict[str, Any]] = field(default_factory=list)
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator["Webhook"]:
-        kept = self.alerts
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                kept.extend(json.loads(self.rfile.read(int(self.headers["Content-Length"])))["alerts"])
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-            self.port = server.server_address[1]
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            yield self
-            server.shutdown()
-
-
-@dataclass
 class System:
     kafka: Kafka
     prometheus: str
@@ -132,35 +101,11 @@ class System:
     begun: float
 
     def query(self, expression: str) -> list[dict[str, Any]]:
-        return get_json(f"{self.prometheus}/api/v1/query", query=expression)["data"]["result"]
+        return query(self.prometheus, expression)
 
     def firing(self, name: str) -> list[dict[str, str]]:
         """Labels of the alerts of this name that were delivered."""
         return [alert["labels"] for alert in self.webhook.alerts if alert["labels"]["alertname"] == name and alert["status"] == "firing"]
-
-
-def prometheus_files(directory: Path, workers: list[int], alertmanager: int) -> Path:
-    """The deployed files, with targets of this machine, looked at each second."""
-    shutil.copytree(ROOT / "deploy/prometheus", directory)
-    (directory / "targets/leeway.yml").write_text(
-        yaml.safe_dump([{"targets": [f"127.0.0.1:{port}" for port in workers], "labels": {"job": "leeway"}}])
-    )
-    (directory / "alertmanagers/alertmanager.yml").write_text(yaml.safe_dump([{"targets": [f"127.0.0.1:{alertmanager}"]}]))
-    file = directory / "prometheus.yml"
-    settings = yaml.safe_load(file.read_text())
-    settings["global"].update(scrape_interval="1s", evaluation_interval="1s")
-    file.write_text(yaml.safe_dump(settings))
-    return file
-
-
-def alertmanager_file(directory: Path, webhook: int) -> Path:
-    """The deployed file, with a receiver, and without waiting for more to tell of at once."""
-    settings = yaml.safe_load((ROOT / "deploy/prometheus/alertmanager.yml").read_text())
-    settings["route"].update(group_wait="1s", group_interval="1s")
-    settings["receivers"][0]["webhook_configs"] = [{"url": f"http://127.0.0.1:{webhook}/"}]
-    file = directory / "alertmanager-of-test.yml"
-    file.write_text(yaml.safe_dump(settings))
-    return file
 
 
 def write_reference(directory: Path) -> Path:
@@ -179,43 +124,18 @@ def system(kafka: Kafka, directory: Path) -> Iterator[System]:
     kafka.create_topic("drift-data", PARTITIONS)
     configuration = directory / "leeway.toml"
     configuration.write_text(CONFIGURATION.format(bootstrap=kafka.bootstrap, reference=write_reference(directory)))
-    *workers, prometheus, alertmanager = free_ports(4)
+    *workers, of_prometheus, of_alertmanager = free_ports(4)
     stream = Stream(kafka.bootstrap)
     with contextlib.ExitStack() as stack:
         webhook = stack.enter_context(Webhook().listening())
         for number, port in enumerate(workers):
             command = [leeway(), "run", "--config", configuration, "--state-dir", directory / f"state-{number}", "--http-port", str(port)]
             stack.enter_context(running(command, directory / f"worker-{number}.log", env=quiet_environment()))
-        files = prometheus_files(directory / "prometheus", workers, alertmanager)
-        stack.enter_context(
-            running(
-                [
-                    unpacked("prometheus-alertmanager", "prometheus-alertmanager"),
-                    f"--config.file={alertmanager_file(directory, webhook.port)}",
-                    f"--storage.path={directory}/alertmanager",
-                    f"--web.listen-address=127.0.0.1:{alertmanager}",
-                    "--cluster.listen-address=",
-                ],
-                directory / "alertmanager.log",
-            )
-        )
-        stack.enter_context(
-            running(
-                [
-                    unpacked("prometheus", "prometheus"),
-                    f"--config.file={files}",
-                    f"--storage.tsdb.path={directory}/tsdb",
-                    f"--web.listen-address=127.0.0.1:{prometheus}",
-                ],
-                directory / "prometheus.log",
-            )
-        )
-        address = f"http://127.0.0.1:{prometheus}"
-        wait_for("Prometheus", lambda: answers(f"{address}/-/ready"))
-        wait_for("Alertmanager", lambda: answers(f"http://127.0.0.1:{alertmanager}/-/ready"))
+        told = stack.enter_context(alertmanager(directory, of_alertmanager, webhook.port))
+        address = stack.enter_context(prometheus(directory, of_prometheus, workers, of_alertmanager))
         for port in workers:
             wait_for("a worker", lambda port=port: answers(f"http://127.0.0.1:{port}/health/ready"), 120)
         stream.start()
-        yield System(kafka, address, f"http://127.0.0.1:{alertmanager}", webhook, stream, begun)
+        yield System(kafka, address, told, webhook, stream, begun)
         stream.stopped.set()
         stream.join(30)

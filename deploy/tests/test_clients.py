@@ -19,27 +19,6 @@ from system import System
 EXAMPLES = ROOT / "examples/python"
 
 
-def read(whole: System, topic: str) -> list[tuple[bytes | None, bytes]]:
-    """A topic to its end."""
-    consumer = Consumer(
-        {
-            "bootstrap.servers": whole.kafka.bootstrap,
-            "group.id": "tests",
-            "enable.auto.commit": False,
-            "auto.offset.reset": "earliest",
-            "isolation.level": "read_committed",
-        }
-    )
-    consumer.subscribe([topic])
-    found = []
-    message = consumer.poll(20)
-    while message is not None:
-        found.append((message.key(), message.value()))
-        message = consumer.poll(2)
-    consumer.close()
-    return found
-
-
 def test_the_producer_sends_rows_that_leeway_takes(whole: System) -> None:
     whole.kafka.create_topic("features-of-python", 2)
     command = [
@@ -53,7 +32,7 @@ def test_the_producer_sends_rows_that_leeway_takes(whole: System) -> None:
         "1000",
     ]
     assert output(command).strip() == "sent 1000 rows to features-of-python"
-    rows = [json.loads(value) for _, value in read(whole, "features-of-python")]
+    rows = [json.loads(value) for _, value in whole.kafka.read("features-of-python")]
     assert sorted(rows, key=str) == sorted(synthetic(1000, 5000), key=str)
 
 
