@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import ConsumerGroupState
 
 from kafka import Kafka
 from processes import ROOT, Mortal, answers, explained, free_ports, get, get_json, output, quiet_environment, running, wait_for
@@ -35,6 +36,7 @@ TOLD = {(str(partition), feature) for partition in range(PARTITIONS) for feature
 
 CONFIGURATION = """
 application_id = "from-zero"
+num_stream_threads = 2
 
 [kafka]
 bootstrap_servers = "{bootstrap}"
@@ -93,9 +95,12 @@ class Zero:
                 CONFIGURATION.format(every=EVERY, bootstrap=self.broker.bootstrap, webhook=self.hook.port, alertmanager=self.alertmanager)
             )
             self.broker.create_topic(TOPIC, PARTITIONS)
-            self.produce(4_000, shift=0)
+            self.produce(2_000, shift=0)
             start(self.program("run", "--http-port", str(self.of_worker)))
             wait_for("the worker", lambda: answers(f"http://127.0.0.1:{self.of_worker}/health/ready"))
+            # A partition that changes its thread has no PSI in Prometheus before its next check (docs/monitoring.md).
+            wait_for("a partition for each thread", self.is_balanced)
+            self.produce(2_000, shift=0)
             self.alert = start(Mortal(self.command("alert", "--http-port", str(self.of_alert)), self.directory / "alert.log", **self.options))
             self.alert.start()
             start(self.program("dashboard", "--dashboard-port", str(self.of_dashboard)))
@@ -122,6 +127,11 @@ class Zero:
         self.rows += rows
         synthetic = ["--synthetic", "--rows", str(rows), "--shift", str(shift), "--seed", str(self.rows)]
         output(self.command("produce", *synthetic), **self.options)
+
+    def is_balanced(self) -> bool:
+        admin = self.broker.admin()
+        group = admin.describe_consumer_groups([TOPIC])[TOPIC].result(30)
+        return group.state == ConsumerGroupState.STABLE and [len(member.assignment.topic_partitions) for member in group.members] == [1, 1]
 
     def events(self) -> list[dict[str, Any]]:
         return [json.loads(value) for _, value in self.broker.read(EVENTS)]
