@@ -5,7 +5,7 @@ Only what docs/monitoring.md says may be changed is changed: targets, intervals,
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ def query(prometheus: str, expression: str) -> list[dict[str, Any]]:
     return get_json(f"{prometheus}/api/v1/query", query=expression)["data"]["result"]
 
 
-def rewrite(file: Path, change: Any) -> None:
+def rewrite(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
     settings = yaml.safe_load(file.read_text())
     change(settings)
     file.write_text(yaml.safe_dump(settings))

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 
@@ -22,7 +23,8 @@ class Post:
 class Webhook:
     """Keeps what Alertmanager or `leeway alert` posts."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Path | None = None) -> None:
+        self.log = log
         self.posts: list[Post] = []
         # What is done with a post that is kept: it is answered, by default.
         self.react: Callable[[Callable[[], None]], None] = lambda answer: answer()
@@ -37,6 +39,12 @@ class Webhook:
     def alerts(self) -> list[dict[str, Any]]:
         return [alert for post in list(self.posts) for alert in post.alerts]
 
+    def keep(self, post: Post) -> None:
+        self.posts.append(post)
+        if self.log:
+            with self.log.open("ab") as log:
+                log.write(post.body + b"\n")
+
     def bound(self, port: int) -> http.server.ThreadingHTTPServer:
         """Has the port, so that nobody else gets it, and refuses connections until it is started."""
         webhook = self
@@ -44,7 +52,7 @@ class Webhook:
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                webhook.posts.append(Post(self.headers["Idempotency-Key"], body))
+                webhook.keep(Post(self.headers["Idempotency-Key"], body))
                 webhook.react(self.answer)
 
             def answer(self) -> None:
