@@ -83,11 +83,6 @@ impl Queue {
         // SAFETY: the queue is alive.
         unsafe { sys::rd_kafka_queue_length(self.queue.as_ptr()) == 0 }
     }
-
-    /// The queue, alive as long as this.
-    pub(super) fn native_ptr(&self) -> *mut sys::rd_kafka_queue_t {
-        self.queue.as_ptr()
-    }
 }
 
 impl Drop for Queue {

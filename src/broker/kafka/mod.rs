@@ -18,6 +18,7 @@ use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::BaseConsumer;
 
+use self::partition_queue::SERVED_MAX;
 use super::{BrokerError, ClientSettings};
 
 mod admin;
@@ -75,7 +76,7 @@ const FETCHED_AHEAD: [(&str, &str); 3] = [
 ];
 
 /// Properties that would break exactly-once or belong to Leeway, with the reason.
-const REFUSED: [(&str, &str); 18] = [
+const REFUSED: [(&str, &str); 19] = [
     ("bootstrap.servers", "it has a key of its own, kafka.bootstrap_servers"),
     ("metadata.broker.list", "it has a key of its own, kafka.bootstrap_servers"),
     ("group.id", "the consumer group is the application id"),
@@ -96,6 +97,7 @@ const REFUSED: [(&str, &str); 18] = [
     ("partition.assignment.strategy", "rebalances are cooperative-sticky"),
     ("enable.partition.eof", "restores depend on it"),
     ("allow.auto.create.topics", "a misspelt topic would be created instead of reported"),
+    ("consume.callback.max.messages", "it bounds the work between two looks at the group"),
     ("message.max.bytes", "it follows the input topic's max.message.bytes"),
 ];
 
@@ -178,7 +180,8 @@ impl KafkaBroker {
             .set("enable.auto.commit", "false")
             .set("enable.auto.offset.store", "false")
             .set("auto.offset.reset", "error")
-            .set("isolation.level", "read_committed");
+            .set("isolation.level", "read_committed")
+            .set(SERVED_MAX.0, SERVED_MAX.1);
         self.set_unless_given(&mut config, &FETCHED_AHEAD);
         config
     }

@@ -1,12 +1,14 @@
-//! The records that librdkafka has fetched of one partition, all at once.
+//! The records that librdkafka has fetched of one partition, many at once.
 //!
 //! ```text
-//! librdkafka's queue --one call--> every record in it --callback--> the caller, which may stop: the rest goes back to the front of the queue
+//! librdkafka's queue --one call--> up to SERVED_MAX records --callback--> the caller, which may stop: the rest goes back to the front of the queue
 //! ```
 //!
-//! rdkafka hands over one record at a time, as an event of its own: the clock is read, locks are taken and an event is allocated for each. One call for all of
-//! them shares that; `docs/benchmarks.md` has the figures. librdkafka's other call for many, `rd_kafka_consume_batch_queue`, is not used: it moves the
-//! position past a partition's end where it tells of it (librdkafka's issue 4844), and the next record is lost when fetching goes on from there.
+//! rdkafka hands over one record at a time, as an event of its own: the clock is read, locks are taken and an event is allocated for each. One call for many
+//! shares that; `docs/benchmarks.md` has the figures. librdkafka has three such calls, and this is the one of the topic and partition:
+//! `rd_kafka_consume_batch_queue` moves the position past a partition's end where it tells of it (librdkafka's issue 4844), so that the next record is lost
+//! when fetching goes on from there; `rd_kafka_consume_callback_queue` takes everything out of the queue meanwhile, and librdkafka, which sees an empty one,
+//! fetches on without bound.
 //!
 //! Invariants: a message is borrowed while the callback runs, and not longer; no panic crosses librdkafka.
 #![expect(
@@ -15,9 +17,10 @@
 )]
 
 use std::any::Any;
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, CString, c_void};
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::ptr::NonNull;
 use std::slice;
 use std::sync::Arc;
 
@@ -32,10 +35,19 @@ use crate::broker::{FetchedRecord, Header, Headers};
 
 /// The queue of one partition. See the module.
 pub(super) struct PartitionQueue<C: ConsumerContext + 'static> {
-    queue: Queue,
-    /// Dropped last: it owns what the queue is a part of.
+    /// Held for what it is set to: it is apart from the consumer's, and sets a signal.
+    _queue: Queue,
+    topic: NonNull<sys::rd_kafka_topic_t>,
+    partition: i32,
+    /// Dropped last: it owns what the others are parts of.
     consumer: Arc<BaseConsumer<C>>,
 }
+
+/// At most so many records are handed over by one call. For librdkafka it is a property of the consumer's topics.
+pub(super) const SERVED_MAX: (&str, &str) = ("consume.callback.max.messages", "512");
+
+// SAFETY: librdkafka's topics may be used from any thread, and nothing here belongs to one.
+unsafe impl<C: ConsumerContext + 'static> Send for PartitionQueue<C> {}
 
 /// What stands in a queue in place of a record.
 pub(super) struct FetchError {
@@ -46,13 +58,21 @@ pub(super) struct FetchError {
 impl<C: ConsumerContext + 'static> PartitionQueue<C> {
     /// Splits the partition's queue off the consumer's, and has `signal` set whenever it is no longer empty. `None`: librdkafka has no such partition.
     pub(super) fn new(consumer: &Arc<BaseConsumer<C>>, topic: &str, partition: i32, signal: &Arc<Signal>) -> Option<Self> {
+        let queue = Queue::of_partition(consumer.client(), topic, partition, signal)?;
+        let topic = CString::new(topic).ok()?;
+        // SAFETY: the client's pointer is valid while the consumer is borrowed, the topic is NUL-terminated; without settings of its own it has the consumer's.
+        // What is given is ours, counted.
+        let topic = unsafe { sys::rd_kafka_topic_new(consumer.client().native_ptr(), topic.as_ptr(), std::ptr::null_mut()) };
         Some(Self {
-            queue: Queue::of_partition(consumer.client(), topic, partition, signal)?,
+            _queue: queue,
+            topic: NonNull::new(topic)?,
+            partition,
             consumer: Arc::clone(consumer),
         })
     }
 
-    /// Hands over what is in the queue, in order, as long as `visit` says `Continue`. What it says `Break` for counts as taken. Never waits.
+    /// Hands over what is in the queue, up to [`SERVED_MAX`], in order, as long as `visit` says `Continue`. What it says `Break` for counts as taken. Never
+    /// waits.
     pub(super) fn serve<F>(&mut self, visit: F)
     where
         F: FnMut(Result<FetchedRecord<'_>, FetchError>) -> ControlFlow<()>,
@@ -63,13 +83,20 @@ impl<C: ConsumerContext + 'static> PartitionQueue<C> {
             panicked: None,
             client: self.consumer.client().native_ptr(),
         };
-        // SAFETY: the queue is alive. `serving` lives through the call, in which alone the callback is called, by this thread.
+        // SAFETY: the topic is alive. `serving` lives through the call, in which alone the callback is called, by this thread.
         unsafe {
-            sys::rd_kafka_consume_callback_queue(self.queue.native_ptr(), 0, Some(take::<F>), (&raw mut serving).cast());
+            sys::rd_kafka_consume_callback(self.topic.as_ptr(), self.partition, 0, Some(take::<F>), (&raw mut serving).cast());
         }
         if let Some(panic) = serving.panicked {
             resume_unwind(panic);
         }
+    }
+}
+
+impl<C: ConsumerContext + 'static> Drop for PartitionQueue<C> {
+    fn drop(&mut self) {
+        // SAFETY: it is ours, and alive until here.
+        unsafe { sys::rd_kafka_topic_destroy(self.topic.as_ptr()) }
     }
 }
 
