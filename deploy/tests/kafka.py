@@ -22,18 +22,20 @@ TOOLS = {
 
 
 class Kafka:
-    def __init__(self, bootstrap: str, classpath: str, directory: Path) -> None:
+    def __init__(self, bootstrap: str, classpath: str, directory: Path, pid: int) -> None:
         self.bootstrap = bootstrap
         self.classpath = classpath
         self.directory = directory
+        self.pid = pid
 
     def admin(self) -> AdminClient:
         return AdminClient({"bootstrap.servers": self.bootstrap, "log_level": 0})
 
-    def create_topic(self, name: str, partitions: int) -> None:
+    def create_topic(self, name: str, partitions: int, **settings: str) -> None:
         # Held: what it was asked ends with it.
         admin = self.admin()
-        for done in admin.create_topics([NewTopic(name, partitions, 1)]).values():
+        config = {setting.replace("_", "."): value for setting, value in settings.items()}
+        for done in admin.create_topics([NewTopic(name, partitions, 1, config=config)]).values():
             done.result(30)
 
     def read(self, topic: str) -> list[tuple[bytes | None, bytes | None]]:
@@ -73,7 +75,7 @@ class Kafka:
 
 
 @contextlib.contextmanager
-def kafka(directory: Path) -> Iterator[Kafka]:
+def kafka(directory: Path, heap: str = "512m") -> Iterator[Kafka]:
     """Formats and starts it, and waits until it answers."""
     libs = output([ROOT / "scripts/kafka-jars"]).strip()
     classpath = f"{libs}/*"
@@ -96,10 +98,10 @@ auto.create.topics.enable=false
 """
     )
     output(["java", "-cp", classpath, "kafka.tools.StorageTool", "format", "-t", "bGVld2F5LXRlc3RzLWthZg", "-c", settings])
-    command = ["java", "-Xmx512m", "-cp", classpath, "kafka.Kafka", settings]
+    command = ["java", f"-Xmx{heap}", "-cp", classpath, "kafka.Kafka", settings]
     log = directory / "kafka.log"
     with running(command, log, env=quiet_environment()) as process:
-        one = Kafka(f"127.0.0.1:{port}", classpath, directory)
+        one = Kafka(f"127.0.0.1:{port}", classpath, directory, process.pid)
 
         def is_up() -> bool:
             assert process.poll() is None, log.read_text()

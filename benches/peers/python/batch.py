@@ -1,6 +1,6 @@
 """What somebody writes who knows Python and Kafka: batches of records, a deque, numpy. At most once or at least once, whatever a crash makes of it.
 
-    batch.py --topic drift-data --reference reference.json --records 100000
+batch.py --topic drift-data --reference reference.json --records 100000
 """
 
 import json

@@ -1,6 +1,6 @@
 """What most people write first: a record at a time, a DataFrame of the last ones, and a question to the broker at each record for a gauge of the lag.
 
-    plain.py --topic drift-data --reference reference.json --records 5000
+plain.py --topic drift-data --reference reference.json --records 5000
 """
 
 import json

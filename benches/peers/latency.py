@@ -1,0 +1,101 @@
+"""From a record's append to its drift event being readable, under a steady load.
+
+The input's timestamps are those of the append (`message.timestamp.type=LogAppendTime`), so `window_end_ms` of an event is when its window's last
+record was appended; a read-committed reader looks at the clock when it has the event. Both clocks are this machine's.
+"""
+
+import json
+import re
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from kafka import Kafka
+
+from contestants import Contestant, Job
+from drain import LOOK_SECONDS, offsets_of, output_topics, running
+from processes import output, quiet_environment
+
+# Windows are full and code is compiled before it counts.
+FILL_RECORDS_PER_PARTITION = 2_000
+WARM_UP_SECONDS = 15
+# Whoever has not caught up so long after the last record was behind all the time.
+BEHIND_SECONDS = 2.0
+PATIENCE_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Latency:
+    rate: int
+    # What the producer reached.
+    reached: float
+    checks: int
+    p50: float
+    p99: float
+    p999: float
+    behind_seconds: float
+
+    @property
+    def kept_up(self) -> bool:
+        return self.behind_seconds < BEHIND_SECONDS
+
+
+def measure(kafka: Kafka, contestant: Contestant, job: Job, partitions: int, rate: int, seconds: int) -> Latency:
+    """Paces the load for the warm-up and the measured seconds."""
+    kafka.create_topic(job.topic, partitions, message_timestamp_type="LogAppendTime")
+    try:
+        with output_topics(kafka, job, partitions), running(contestant, job) as one, offsets_of(job, partitions) as committed:
+            filled = FILL_RECORDS_PER_PARTITION * partitions
+            produce(job, filled, None)
+            wait_for(lambda: committed() >= filled, one.expect)
+            reader = start_reader(job, seconds)
+            rows = rate * (WARM_UP_SECONDS + seconds)
+            reached = produce(job, rows, rate)
+            ended = time.monotonic()
+            wait_for(lambda: committed() >= filled + rows, one.expect)
+            behind = time.monotonic() - ended
+            written, _ = reader.communicate(timeout=PATIENCE_SECONDS)
+            if reader.returncode:
+                raise RuntimeError("the reader of events failed; see above")
+        spread = json.loads(written)
+        return Latency(rate, reached, spread["checks"], spread["p50"], spread["p99"], spread["p99.9"], behind)
+    finally:
+        for done in kafka.admin().delete_topics([job.topic]).values():
+            done.result(30)
+
+
+def produce(job: Job, rows: int, rate: int | None) -> float:
+    """Sends rows without waiting for batches to fill; gives the rate that was reached."""
+    configuration = job.directory / "produce.toml"
+    Path(configuration).write_text('[kafka.properties]\n"linger.ms" = "0"\n')
+    command: list[str | Path] = [job.programs.leeway, "produce", "--config", configuration, "--synthetic", "--rows", str(rows)]
+    command += ["--bootstrap-servers", job.bootstrap, "--topic", job.topic]
+    if rate is not None:
+        command += ["--rate", str(rate)]
+    said = output(command)
+    found = re.search(r"(\d+) rows/s", said)
+    if found is None:
+        raise ValueError(f"leeway produce said {said!r}")
+    return float(found[1])
+
+
+def start_reader(job: Job, seconds: int) -> subprocess.Popen[str]:
+    """It has the end of every partition when this returns."""
+    command = [job.programs.floor, "latency", "--bootstrap-servers", job.bootstrap, "--topic", job.events_topic]
+    command += ["--seconds", str(seconds), "--warm-up-seconds", str(WARM_UP_SECONDS)]
+    reader = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=quiet_environment(), text=True)
+    ready = reader.stdout.readline()
+    if ready.strip() != "ready":
+        reader.kill()
+        raise RuntimeError(f"the reader of events said {ready!r}")
+    return reader
+
+
+def wait_for(condition, alive) -> None:  # noqa: ANN001
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not condition():
+        alive()
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {PATIENCE_SECONDS} s")
+        time.sleep(LOOK_SECONDS)

@@ -1,0 +1,148 @@
+"""The results as Markdown, and where they stand in docs/benchmarks.md."""
+
+import datetime
+import os
+import platform
+import re
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from contestants import ROOT, Contestant
+from drain import Drain
+from latency import Latency
+
+DOCUMENT = ROOT / "docs/benchmarks.md"
+BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
+FLOORS = ["poll", "batch-2", "validate-2"]
+
+
+@dataclass
+class Results:
+    partitions: int
+    rounds: int
+    bytes_mean: float
+    drains: dict[str, list[Drain]] = field(default_factory=dict)
+    latencies: list[tuple[str, Latency]] = field(default_factory=list)
+    failures: dict[str, str] = field(default_factory=dict)
+    compared: list[str] = field(default_factory=list)
+
+
+def median(drains: list[Drain], value: Callable[[Drain], float]) -> float:
+    return statistics.median(value(one) for one in drains)
+
+
+def spread(drains: list[Drain], value: Callable[[Drain], float]) -> str:
+    values = sorted(value(one) for one in drains)
+    return f"{statistics.median(values):,.0f} ({values[0]:,.0f} to {values[-1]:,.0f})"
+
+
+def table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def ratio(results: Results, name: str, floor: str) -> str:
+    if floor not in results.drains:
+        return ""
+    return f"{median(results.drains[name], lambda one: one.rate) / median(results.drains[floor], lambda one: one.rate):.3g}"
+
+
+def throughput(results: Results, contestants: list[Contestant]) -> str:
+    rows, costs = [], []
+    for one in contestants:
+        drains = results.drains.get(one.name)
+        if not drains:
+            continue
+        rows.append(
+            [
+                one.title,
+                f"{drains[0].records:,}",
+                spread(drains, lambda drain: drain.rate),
+                f"{median(drains, lambda drain: drain.rate_second_half):,.0f}",
+                *(ratio(results, one.name, floor) for floor in FLOORS),
+                f"{median(drains, lambda drain: drain.startup_seconds):.2f}",
+                f"{median(drains, lambda drain: drain.rate_whole):,.0f}",
+            ]
+        )
+        costs.append(
+            [
+                one.title,
+                f"{median(drains, lambda drain: drain.cpu_per_million):.2f}",
+                f"{median(drains, lambda drain: drain.broker_cpu_per_million):.2f}",
+                f"{median(drains, lambda drain: drain.peak_bytes) / 2**20:.0f}",
+                f"{median(drains, lambda drain: drain.events_rate):,.0f}" if one.emits else "",
+            ]
+        )
+    titles = {one.name: one.title.removeprefix("floor: ") for one in contestants}
+    ratios = [f"ratio to {'2 threads of ' if floor.endswith('-2') else ''}{titles[floor.removesuffix('-2')]}" for floor in FLOORS]
+    speed = table(
+        [
+            "contestant",
+            "records",
+            "records/s, median (lowest to highest)",
+            "of the second half",
+            *ratios,
+            "s to the first",
+            "records/s with the start",
+        ],
+        rows,
+    )
+    cost = table(["contestant", "CPU s per million records", "the broker's", "peak memory, MiB", "events/s"], costs)
+    return f"{speed}\n\n{cost}"
+
+
+def latency(results: Results) -> str:
+    rows = [
+        [title, f"{one.rate:,}", f"{one.reached:,.0f}", *(milliseconds(value) for value in (one.p50, one.p99, one.p999)), kept_up(one)]
+        for title, one in results.latencies
+    ]
+    return table(["contestant", "records/s wanted", "sent", "p50 ms", "p99 ms", "p99.9 ms", "kept up"], rows)
+
+
+def milliseconds(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def kept_up(one: Latency) -> str:
+    return "yes" if one.kept_up else f"no: {one.behind_seconds:.0f} s behind at the end"
+
+
+def processor() -> str:
+    with open("/proc/cpuinfo") as info:  # noqa: PTH123
+        found = re.search(r"model name\s*: (.*)", info.read())
+    return found[1] if found else platform.machine()
+
+
+def section(results: Results, contestants: list[Contestant]) -> str:
+    """All of it."""
+    parts = [
+        f"{datetime.date.today()}, `make bench`, {results.rounds} rounds in turn: {results.partitions} partitions, "
+        f"records of {results.bytes_mean:.0f} bytes, lz4, warm in the page cache; one Apache Kafka on the same {os.cpu_count()} cores ({processor()}). "
+        "What each contestant is stands in "
+        "`benches/peers/README.md`, what they do in `benches/peers/leeway.toml`: windows of 1,000 checked every 100 records, by thresholds alone.",
+    ]
+    if results.compared:
+        parts.append("Equal before timing:\n\n" + "\n".join(f"- {line}" for line in results.compared))
+    if results.drains:
+        parts.append(
+            "Records, CPU and events count from the first commit to the commit of the last offset; for those who commit whenever they like, "
+            "or never (floors, the Python consumers), from the first record until what the last one led to is with the broker. The time to the first "
+            "stands apart: it has the start of the process and the joining of the group in it. The second half leaves warming up out too."
+        )
+        parts.append(throughput(results, contestants))
+    if results.latencies:
+        parts.append("From the append of a window's last record to its events being readable (read committed), timestamps of whole milliseconds:")
+        parts.append(latency(results))
+    parts += [f"Failed: {name}: {reason}" for name, reason in results.failures.items()]
+    return "\n\n".join(parts)
+
+
+def write(text: str) -> None:
+    """In place of what stood between the marks."""
+    document = DOCUMENT.read_text()
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{DOCUMENT} has no {BEGIN} and {END}")
+    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
