@@ -9,6 +9,8 @@ PYTHON := $(CACHE)/python/bin/python
 FLOWS := $(CACHE)/flows
 UI := ui/dist/index.html
 DEPLOY := $(CACHE)/deploy
+PEERS := $(CACHE)/peers
+STREAMS := benches/peers/kafka-streams
 LEEWAY_BIN ?= $(TARGET)/debug/leeway
 
 # RocksDB and librdkafka take minutes: compiled once, and kept by ccache where that is installed. Always the same words, since Cargo rebuilds
@@ -115,7 +117,7 @@ $(DEPLOY)/installed: deploy/tests/requirements.txt examples/python/requirements.
 # With the page, which the binary under test has to have embedded and a browser opens.
 observability: $(DEPLOY)/installed $(UI) ## Prometheus, Alertmanager, Grafana's queries, Kafka's tools, Python clients and the page around LEEWAY_BIN, on a real Kafka (2 minutes)
 	@$(if $(filter file,$(origin LEEWAY_BIN)),[ -x "$(LEEWAY_BIN)" ] || cargo build --quiet)
-	cd deploy/tests && $(DEPLOY)/bin/ruff format --check --quiet . ../grafana ../../examples/python && $(DEPLOY)/bin/ruff check --quiet . ../grafana ../../examples/python
+	cd deploy/tests && $(DEPLOY)/bin/ruff format --check --quiet . ../grafana ../../examples/python ../../benches/peers && $(DEPLOY)/bin/ruff check --quiet . ../grafana ../../examples/python ../../benches/peers
 	cd deploy/tests && PATH="$$(../../scripts/node --install):$$PATH" LEEWAY_BIN="$(abspath $(LEEWAY_BIN))" $(DEPLOY)/bin/python -m pytest --quiet -m "not sql"
 
 doc: ## The API's documentation, without warnings
@@ -134,8 +136,20 @@ mutations: ## Break rules of exactly-once on purpose, one at a time: the simulat
 fuzz: ## Feed what Leeway reads from others with anything: make fuzz SECONDS=for-each (5 minutes to build)
 	scripts/fuzz $(or $(SECONDS),15)
 
-bench: ## Throughput on a real Kafka, beside a bare consumer (release build; about 5 minutes and 1 GB of disk when built)
-	cargo bench --bench throughput
+# Without ARGS everything is measured, and written into docs/benchmarks.md.
+bench: $(PEERS)/installed $(STREAMS)/target/libs ## Throughput and latency beside bare consumers, Kafka Streams and Python: make bench ARGS=--help (release build; 25 minutes and 3 GB of disk when built)
+	@$(if $(filter file,$(origin LEEWAY_BIN)),cargo build --quiet --release)
+	@cargo build --quiet --release --package leeway-floor
+	$(PEERS)/bin/python benches/peers/bench.py $(or $(ARGS),--write)
+
+$(PEERS)/installed: benches/peers/requirements.txt
+	python3 -m venv --clear $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --only-binary :all: --requirement benches/peers/requirements.txt
+	@touch $@
+
+$(STREAMS)/target/libs: $(STREAMS)/pom.xml $(wildcard $(STREAMS)/src/main/java/leeway/peers/*.java)
+	mvn -q -B -f $(STREAMS)/pom.xml compile
+	@touch $@
 
 bench-recovery: ## Time to the first event after a kill, with 1 GB of state (release build; counts alone are about 5 GB of memory)
 	cargo bench --bench recovery

@@ -149,6 +149,6 @@ CONTESTANTS = [
     all_records("kafka-streams", "Kafka Streams, exactly once", kafka_streams("exactly_once_v2"), True),
     all_records("kafka-streams-alo", "Kafka Streams, at least once", kafka_streams("at_least_once"), True),
     Contestant("quix", "Quix Streams, exactly once", quix, 100_000, True, True),
-    Contestant("python-batch", "Python, batches and numpy, auto-commit", python("batch.py"), 1_000_000, False, True),
+    Contestant("python-batch", "Python, batches and numpy, auto-commit", python("batch.py"), 500_000, False, True),
     Contestant("python-plain", "Python, pandas, lag asked per record", python("plain.py"), 5_000, False, True),
 ]

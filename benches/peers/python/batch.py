@@ -72,7 +72,7 @@ def check(monitor: Monitor, producer: Producer, topic: str, number: int, partiti
     times = [time for _, time in partition.places]
     window = Window(partition.records, len(partition.rows), partition.places[0][0], partition.places[-1][0], min(times), max(times))
     for event in monitor.events(number, window, counts, partition.previous):
-        producer.produce(topic, json.dumps(event), event["feature"])
+        producer.produce(topic, json.dumps(event, separators=(",", ":")), event["feature"])
 
 
 if __name__ == "__main__":

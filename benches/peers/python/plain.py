@@ -31,7 +31,7 @@ def main() -> None:
     producer = KafkaProducer(
         bootstrap_servers=settings.bootstrap_servers,
         key_serializer=str.encode,
-        value_serializer=lambda event: json.dumps(event).encode(),
+        value_serializer=lambda event: json.dumps(event, separators=(",", ":")).encode(),
     )
     windows: dict[int, deque[dict[str, Any]]] = defaultdict(lambda: deque(maxlen=settings.window_size))
     counters: dict[int, int] = defaultdict(int)
