@@ -6,7 +6,7 @@ import re
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -169,7 +169,7 @@ def by_commits(kafka: Kafka, one: Running, job: Job, partitions: int) -> Iterato
 
 
 @contextlib.contextmanager
-def offsets_of(job: Job, partitions: int) -> Iterator:
+def offsets_of(job: Job, partitions: int) -> Iterator[Callable[[], int]]:
     """A function that says how many records the group has committed. Asks without being a member."""
     watcher = Consumer({"bootstrap.servers": job.bootstrap, "group.id": job.application_id, "log_level": 0})
     places = [TopicPartition(job.topic, partition) for partition in range(partitions)]
@@ -211,10 +211,14 @@ def output_topics(kafka: Kafka, job: Job, partitions: int) -> Iterator[None]:
     try:
         yield
     finally:
-        admin = kafka.admin()
-        mine = [name for name in admin.list_topics(timeout=30).topics if job.application_id in name]
-        for done in admin.delete_topics(mine).values():
-            done.result(30)
+        delete_topics(kafka, lambda name: job.application_id in name)
+
+
+def delete_topics(kafka: Kafka, which: Callable[[str], bool]) -> None:
+    # Held: what it was asked ends with it.
+    admin = kafka.admin()
+    for done in admin.delete_topics([name for name in admin.list_topics(timeout=30).topics if which(name)]).values():
+        done.result(30)
 
 
 def count_events(kafka: Kafka, job: Job) -> int:

@@ -8,13 +8,14 @@ import json
 import re
 import subprocess
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from kafka import Kafka
 
 from contestants import Contestant, Job
-from drain import LOOK_SECONDS, offsets_of, output_topics, running
+from drain import LOOK_SECONDS, delete_topics, offsets_of, output_topics, running
 from processes import output, quiet_environment
 
 # Windows are full and code is compiled before it counts.
@@ -61,8 +62,7 @@ def measure(kafka: Kafka, contestant: Contestant, job: Job, partitions: int, rat
         spread = json.loads(written)
         return Latency(rate, reached, spread["checks"], spread["p50"], spread["p99"], spread["p99.9"], behind)
     finally:
-        for done in kafka.admin().delete_topics([job.topic]).values():
-            done.result(30)
+        delete_topics(kafka, lambda name: name == job.topic)
 
 
 def produce(job: Job, rows: int, rate: int | None) -> float:
@@ -92,7 +92,7 @@ def start_reader(job: Job, seconds: int) -> subprocess.Popen[str]:
     return reader
 
 
-def wait_for(condition, alive) -> None:  # noqa: ANN001
+def wait_for(condition: Callable[[], bool], alive: Callable[[], None]) -> None:
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not condition():
         alive()

@@ -115,11 +115,10 @@ def processor() -> str:
 
 def section(results: Results, contestants: list[Contestant]) -> str:
     """All of it."""
+    runs = f"{results.rounds} rounds in turn, records of {results.bytes_mean:.0f} bytes, lz4, warm in the page cache; " if results.drains else ""
     parts = [
-        f"{datetime.date.today()}, `make bench`, {results.rounds} rounds in turn: {results.partitions} partitions, "
-        f"records of {results.bytes_mean:.0f} bytes, lz4, warm in the page cache; one Apache Kafka on the same {os.cpu_count()} cores "
-        f"({processor()}). What each contestant is stands in "
-        "`benches/peers/README.md`, what they do in `benches/peers/leeway.toml`: windows of 1,000 checked every 100 records, by thresholds alone.",
+        f"{datetime.date.today()}, `make bench`: {results.partitions} partitions; {runs}one Apache Kafka on the same {os.cpu_count()} cores "
+        f"({processor()}). `benches/peers/leeway.toml` says what they do: windows of 1,000 checked every 100 records, by thresholds alone.",
     ]
     if results.compared:
         parts.append("Equal before timing:\n\n" + "\n".join(f"- {line}" for line in results.compared))

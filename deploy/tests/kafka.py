@@ -38,6 +38,13 @@ class Kafka:
         for done in admin.create_topics([NewTopic(name, partitions, 1, config=config)]).values():
             done.result(30)
 
+        def is_led() -> bool:
+            # The controller answers before the broker, on a busy machine by far.
+            found = admin.list_topics(name, timeout=10).topics[name].partitions.values()
+            return len(found) == partitions and all(one.leader >= 0 for one in found)
+
+        wait_for(f"topic {name}", is_led, 30)
+
     def read(self, topic: str) -> list[tuple[bytes | None, bytes | None]]:
         """A topic to its end, as readers see it who wait for transactions."""
         consumer = Consumer(
