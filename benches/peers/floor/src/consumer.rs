@@ -54,8 +54,15 @@ impl Topic {
 
     /// The partitions' numbers.
     pub(crate) fn partitions(&self, consumer: &BaseConsumer) -> anyhow::Result<Vec<i32>> {
-        let metadata = consumer.fetch_metadata(Some(&self.topic), LOOKUP_TIMEOUT).context("asking for the topic")?;
-        let partitions: Vec<i32> = metadata.topics().iter().flat_map(|topic| topic.partitions()).map(|one| one.id()).collect();
+        let metadata = consumer
+            .fetch_metadata(Some(&self.topic), LOOKUP_TIMEOUT)
+            .context("asking for the topic")?;
+        let partitions: Vec<i32> = metadata
+            .topics()
+            .iter()
+            .flat_map(|topic| topic.partitions())
+            .map(|one| one.id())
+            .collect();
         ensure!(!partitions.is_empty(), "topic {:?} does not exist", self.topic);
         Ok(partitions)
     }

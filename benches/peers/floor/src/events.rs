@@ -112,7 +112,10 @@ mod tests {
     #[test]
     fn quantiles_are_values_that_were_seen() {
         let values: Vec<f64> = (1..=1000).map(f64::from).collect();
-        assert_eq!([0.5, 0.99, 0.999, 1.0].map(|share| quantile(&values, share)), [500.0, 990.0, 999.0, 1000.0]);
+        assert_eq!(
+            [0.5, 0.99, 0.999, 1.0].map(|share| quantile(&values, share)),
+            [500.0, 990.0, 999.0, 1000.0]
+        );
         assert_eq!(quantile(&[7.0], 0.5), 7.0);
     }
 }

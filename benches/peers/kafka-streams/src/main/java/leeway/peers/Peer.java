@@ -4,7 +4,7 @@ import java.nio.file.Path;
 import java.util.HashMap;
 import java.util.Map;
 import java.util.Properties;
-import java.util.Set;
+import java.util.TreeSet;
 import java.util.concurrent.CountDownLatch;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.clients.producer.ProducerConfig;
@@ -92,8 +92,9 @@ public final class Peer {
         // Every pane of every partition stays in it, so that RocksDB is written at a commit only and read at a start only.
         settings.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 64L << 20);
         settings.put(StreamsConfig.consumerPrefix(ConsumerConfig.AUTO_OFFSET_RESET_CONFIG), "earliest");
-        // As librdkafka's: otherwise half of what a fetch brings waits for the next poll.
+        // As many as Leeway has of a partition; the defaults, 1,000 each, pause and resume it all the time.
         settings.put(StreamsConfig.consumerPrefix(ConsumerConfig.MAX_POLL_RECORDS_CONFIG), 10_000);
+        settings.put(StreamsConfig.BUFFERED_RECORDS_PER_PARTITION_CONFIG, 10_000);
         settings.put(StreamsConfig.producerPrefix(ProducerConfig.COMPRESSION_TYPE_CONFIG), "lz4");
         // A commit sends what is there at once; until then batches may fill.
         settings.put(StreamsConfig.producerPrefix(ProducerConfig.BATCH_SIZE_CONFIG), 256 << 10);
@@ -105,7 +106,7 @@ public final class Peer {
         for (int i = 0; i < arguments.length; i += 2) {
             String name = arguments[i].startsWith("--") ? arguments[i].substring(2) : "";
             if (!DEFAULTS.containsKey(name) || i + 1 == arguments.length) {
-                System.err.println(arguments[i] + ": flags are, each with a value, " + Set.copyOf(DEFAULTS.keySet()));
+                System.err.println(arguments[i] + ": flags are, each with a value, " + new TreeSet<>(DEFAULTS.keySet()));
                 System.exit(2);
             }
             flags.put(name, arguments[i + 1]);
