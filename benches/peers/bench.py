@@ -221,11 +221,9 @@ class Bench:
 
 
 def line(number: int, one: Contestant, drained: Drain) -> str:
-    return (
-        f"round {number}, {one.name}: {drained.rate:,.0f} records/s after {drained.startup_seconds:.2f} s, "
-        f"second half {drained.rate_second_half:,.0f}, "
-        f"{drained.cpu_per_million:.2f} CPU s per million and the broker's {drained.broker_cpu_per_million:.2f}, {drained.peak_bytes / 2**20:.0f} MiB"
-    )
+    speed = f"{drained.rate:,.0f} records/s after {drained.first.seconds:.2f} s, second half {drained.rate_second_half:,.0f}"
+    own = f"{drained.cpu_per_million:.2f} CPU s per million, second half {drained.cpu_per_million_second_half:.2f}"
+    return f"round {number}, {one.name}: {speed}; {own}, the broker's {drained.broker_cpu_per_million:.2f}; {drained.peak_bytes / 2**20:.0f} MiB"
 
 
 def say(text: str) -> None:

@@ -142,9 +142,9 @@ def all_records(name: str, title: str, command: Callable[[Job], list[str | Path]
 CONTESTANTS = [
     all_records("poll", "floor: poll and drop", floor("poll", 1), False),
     all_records("batch", "floor: batch call and drop", floor("batch", 1), False),
-    all_records("batch-2", "the same, 2 threads", floor("batch", 2), False),
+    all_records("batch-2", "floor: batch call and drop, 2 threads", floor("batch", 2), False),
     all_records("validate", "floor: batch call, strict JSON", floor("validate", 1), False),
-    all_records("validate-2", "the same, 2 threads", floor("validate", 2), False),
+    all_records("validate-2", "floor: batch call, strict JSON, 2 threads", floor("validate", 2), False),
     all_records("leeway", "**leeway run**, exactly once", leeway, True),
     all_records("kafka-streams", "Kafka Streams, exactly once", kafka_streams("exactly_once_v2"), True),
     all_records("kafka-streams-alo", "Kafka Streams, at least once", kafka_streams("at_least_once"), True),

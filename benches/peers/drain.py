@@ -41,39 +41,43 @@ class Drain:
     peak_bytes: int
     events: int
 
-    def _between(self, begin: Sample) -> tuple[Sample, Sample]:
-        return begin, self.samples[-1]
+    @property
+    def first(self) -> Sample:
+        return self.samples[0]
 
     @property
-    def startup_seconds(self) -> float:
-        return self.samples[0].seconds
+    def half(self) -> Sample:
+        return next(sample for sample in self.samples if sample.records * 2 >= self.records)
+
+    @property
+    def last(self) -> Sample:
+        return self.samples[-1]
 
     @property
     def rate_whole(self) -> float:
         """From the start of the process on."""
-        return self.records / self.samples[-1].seconds
+        return self.records / self.last.seconds
 
     @property
     def rate(self) -> float:
         """After the first commit, or the first record."""
-        first, last = self._between(self.samples[0])
-        return rate(first, last)
+        return rate(self.first, self.last)
 
     @property
     def rate_second_half(self) -> float:
-        half = next(sample for sample in self.samples if sample.records * 2 >= self.records)
-        first, last = self._between(half)
-        return rate(first, last)
+        return rate(self.half, self.last)
 
     @property
     def cpu_per_million(self) -> float:
-        first, last = self._between(self.samples[0])
-        return (last.cpu - first.cpu) / (last.records - first.records) * 1e6
+        return (self.last.cpu - self.first.cpu) / (self.last.records - self.first.records) * 1e6
+
+    @property
+    def cpu_per_million_second_half(self) -> float:
+        return (self.last.cpu - self.half.cpu) / (self.last.records - self.half.records) * 1e6
 
     @property
     def broker_cpu_per_million(self) -> float:
-        first, last = self._between(self.samples[0])
-        return (last.broker_cpu - first.broker_cpu) / (last.records - first.records) * 1e6
+        return (self.last.broker_cpu - self.first.broker_cpu) / (self.last.records - self.first.records) * 1e6
 
     @property
     def events_rate(self) -> float:
