@@ -217,7 +217,7 @@ class Bench:
         if not drains:
             return []
         most = report.median(drains, lambda one: one.rate)
-        return [round(most * load, -3 if most * load > 10_000 else -1) for load in LATENCY_LOADS]
+        return [int(round(most * load, -3 if most * load > 10_000 else -1)) for load in LATENCY_LOADS]
 
 
 def line(number: int, one: Contestant, drained: Drain) -> str:

@@ -4,11 +4,12 @@ The input's timestamps are those of the append (`message.timestamp.type=LogAppen
 record was appended; a read-committed reader looks at the clock when it has the event. Both clocks are this machine's.
 """
 
+import contextlib
 import json
 import re
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,15 +51,15 @@ def measure(kafka: Kafka, contestant: Contestant, job: Job, partitions: int, rat
             filled = FILL_RECORDS_PER_PARTITION * partitions
             produce(job, filled, None)
             wait_for(lambda: committed() >= filled, one.expect)
-            reader = start_reader(job, seconds)
-            rows = rate * (WARM_UP_SECONDS + seconds)
-            reached = produce(job, rows, rate)
-            ended = time.monotonic()
-            wait_for(lambda: committed() >= filled + rows, one.expect)
-            behind = time.monotonic() - ended
-            written, _ = reader.communicate(timeout=PATIENCE_SECONDS)
-            if reader.returncode:
-                raise RuntimeError("the reader of events failed; see above")
+            with reading(job, seconds) as reader:
+                rows = rate * (WARM_UP_SECONDS + seconds)
+                reached = produce(job, rows, rate)
+                ended = time.monotonic()
+                wait_for(lambda: committed() >= filled + rows, one.expect)
+                behind = time.monotonic() - ended
+                written, _ = reader.communicate(timeout=PATIENCE_SECONDS)
+                if reader.returncode:
+                    raise RuntimeError("the reader of events failed; see above")
         spread = json.loads(written)
         return Latency(rate, reached, spread["checks"], spread["p50"], spread["p99"], spread["p99.9"], behind)
     finally:
@@ -80,16 +81,19 @@ def produce(job: Job, rows: int, rate: int | None) -> float:
     return float(found[1])
 
 
-def start_reader(job: Job, seconds: int) -> subprocess.Popen[str]:
-    """It has the end of every partition when this returns."""
+@contextlib.contextmanager
+def reading(job: Job, seconds: int) -> Iterator[subprocess.Popen[str]]:
+    """The reader of events. It has the end of every partition before anything is sent."""
     command = [job.programs.floor, "latency", "--bootstrap-servers", job.bootstrap, "--topic", job.events_topic]
     command += ["--seconds", str(seconds), "--warm-up-seconds", str(WARM_UP_SECONDS)]
-    reader = subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=quiet_environment(), text=True)
-    ready = reader.stdout.readline()
-    if ready.strip() != "ready":
-        reader.kill()
-        raise RuntimeError(f"the reader of events said {ready!r}")
-    return reader
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=quiet_environment(), text=True) as reader:
+        try:
+            ready = reader.stdout.readline()
+            if ready.strip() != "ready":
+                raise RuntimeError(f"the reader of events said {ready!r}")
+            yield reader
+        finally:
+            reader.kill()
 
 
 def wait_for(condition: Callable[[], bool], alive: Callable[[], None]) -> None:
