@@ -21,7 +21,7 @@ export CXX := ccache c++
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help demo test check lint purity unit ui ui-test screenshots ui-if-node broker flows rules observability dashboards sql doc deny compose bench bench-recovery bench-segments bench-alert bench-dashboard calibrate simulate mutations chaos fuzz
+.PHONY: help demo test check lint purity unit ui ui-test screenshots ui-if-node broker flows rules observability dashboards sql doc deny compose instructions bench bench-parts bench-recovery bench-segments bench-alert bench-dashboard calibrate simulate mutations chaos fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,7 @@ test: ## Everything, against a real Kafka that it starts itself
 	@scripts/step "Prefect flows, on Prefect's own server" $(MAKE) --no-print-directory flows
 	@scripts/step "rules for Prometheus and Alertmanager" $(MAKE) --no-print-directory rules
 	@scripts/step "Prometheus, Alertmanager, Grafana, Kafka's tools, Python clients" $(MAKE) --no-print-directory observability
+	@scripts/step "instructions that a record costs" $(MAKE) --no-print-directory instructions
 	@scripts/step "documentation" $(MAKE) --no-print-directory doc
 	@scripts/step "dependencies" $(MAKE) --no-print-directory deny
 	@scripts/step "compose file" $(MAKE) --no-print-directory compose
@@ -150,6 +151,12 @@ $(PEERS)/installed: benches/peers/requirements.txt
 $(STREAMS)/target/libs: $(STREAMS)/pom.xml $(wildcard $(STREAMS)/src/main/java/leeway/peers/*.java)
 	mvn -q -B -f $(STREAMS)/pom.xml compile
 	@touch $@
+
+instructions: ## Instructions that a record costs, by valgrind, compared with those recorded (release build of topology/; 1 minute)
+	scripts/instructions
+
+bench-parts: ## Parts of the hot path by themselves, ways of reading JSON side by side (criterion; 3 minutes)
+	cargo bench --package leeway-micro-benches
 
 bench-recovery: ## Time to the first event after a kill, with 1 GB of state (release build; counts alone are about 5 GB of memory)
 	cargo bench --bench recovery

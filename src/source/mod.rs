@@ -496,10 +496,8 @@ impl<'a> Value<'a> {
             Scalar::Null | Scalar::Nested => Self::Missing,
             Scalar::Bool(value) => Self::Bool(value),
             // One outside the finite doubles is missing, and its row stays.
-            Scalar::Number(text) => text
-                .parse()
-                .ok()
-                .filter(|number: &f64| number.is_finite())
+            Scalar::Number(number) => Some(number.value())
+                .filter(|number| number.is_finite())
                 .map_or(Self::Missing, Self::Number),
             Scalar::Text(text) => Self::Text(text.content()),
         }

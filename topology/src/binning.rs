@@ -247,6 +247,7 @@ impl Bins {
 
     /// A number; one that is no finite double is missing.
     #[must_use]
+    #[inline]
     pub fn observe_number(&self, value: f64) -> Observation {
         if !value.is_finite() {
             return self.missing(Missing::Range);

@@ -7,8 +7,8 @@
 //!
 //! - What is to be taken is a tree of places, and at each place takers: a feature of the row, a time, a text. The scan goes down that tree and
 //!   nowhere else.
-//! - Fields are found by a guess first: producers write their fields in the same order, so the field after the one that was found last time at this
-//!   place is tried before the table. A wrong guess costs one comparison.
+//! - Fields are found by a guess first: producers write their fields in the same order and form, so what stood between two values last time is compared
+//!   with what stands there now, and if it is the same the name is not even looked for. A wrong guess costs one comparison.
 //! - Of duplicate fields the last counts, on every level: a value at a place makes forget what was taken below it before.
 //! - No record allocates, once the buffers have grown; but for a name, or a category, with escapes in it.
 
@@ -256,8 +256,12 @@ trait Taken<'a> {
 impl<'a, T: Taken<'a>> Visitor<'a> for Visit<'_, T> {
     type Place = usize;
 
-    fn field(&mut self, object: usize, at: usize, name: RawText<'a>) -> Option<usize> {
-        self.places[object].field(at, name, self.record)
+    fn field(&mut self, object: usize, at: usize, name: RawText<'a>, before: &'a str) -> Option<usize> {
+        self.places[object].field(at, name, before, self.record)
+    }
+
+    fn guess(&mut self, object: usize, at: usize, rest: &[u8]) -> Option<(usize, Option<usize>)> {
+        self.places[object].guess(at, rest, self.record)
     }
 
     fn item(&mut self, array: usize, index: usize) -> Option<usize> {
@@ -338,7 +342,7 @@ impl Text {
                 self.text.push_str(if value { "true" } else { "false" });
                 true
             }
-            Scalar::Number(text) => text.parse().is_ok_and(|number| write_category_of_number(number, &mut self.text)),
+            Scalar::Number(number) => write_category_of_number(number.value(), &mut self.text),
             Scalar::Null | Scalar::Nested => false,
         };
     }
@@ -350,9 +354,9 @@ impl Text {
                 self.text.clear();
                 self.text.push_str(beginning(&text.content()));
             }
-            Scalar::Number(text) => {
+            Scalar::Number(number) => {
                 self.text.clear();
-                let number = text.parse().unwrap_or(f64::NAN);
+                let number = number.value();
                 if !write_category_of_number(number, &mut self.text) {
                     self.text.push_str(&decimal(number));
                 }
@@ -377,7 +381,7 @@ fn observe(bins: &Bins, scalar: Scalar<'_>) -> Observation {
     match scalar {
         Scalar::Null => bins.missing(Missing::Null),
         Scalar::Bool(value) => bins.observe_bool(value),
-        Scalar::Number(text) => bins.observe_number(text.parse().unwrap_or(f64::NAN)),
+        Scalar::Number(number) => bins.observe_number(number.value()),
         Scalar::Text(text) => bins.observe_text(&text.content()),
         Scalar::Nested => bins.missing(Missing::Type),
     }

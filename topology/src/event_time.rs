@@ -15,8 +15,8 @@ const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
 #[must_use]
 pub fn read(scalar: &Scalar<'_>) -> Option<Timestamp> {
     match scalar {
-        Scalar::Number(text) => {
-            let number: f64 = text.parse().ok()?;
+        Scalar::Number(number) => {
+            let number = number.value();
             (number.trunc() == number && number.abs() <= EXACT_INTEGER_MAX).then_some(Timestamp(number as i64))
         }
         Scalar::Text(text) => text.content().parse::<Instant>().ok().map(|instant| Timestamp(instant.as_millisecond())),

@@ -13,6 +13,7 @@
 //! It builds no tree and converts no number: what a field means is the decoder's.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use crate::record::{MAX_DEPTH, Rejected};
 
@@ -23,12 +24,56 @@ pub enum Scalar<'a> {
     Null,
     /// `true` or `false`
     Bool(bool),
-    /// A number, as it stands there.
-    Number(&'a str),
+    /// A number.
+    Number(Number<'a>),
     /// A string.
     Text(RawText<'a>),
     /// An array or an object.
     Nested,
+}
+
+/// A number as it stands there.
+#[derive(Clone, Copy, PartialEq)]
+pub struct Number<'a> {
+    text: &'a str,
+    /// Its digits read as one integer, and how many of them stand after the point. `None`: they have an exponent, or are many.
+    decimal: Option<(u64, u8)>,
+}
+
+/// Powers of ten, as far as they and what they are multiplied with are doubles without rounding.
+const EXACT_POWERS: [f64; 23] = [
+    1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15, 1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22,
+];
+
+/// Integers up to this are doubles without rounding.
+const EXACT_INTEGER_MAX: u64 = 1 << 53;
+
+impl<'a> Number<'a> {
+    /// As it stands there.
+    #[must_use]
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
+    /// The double that is nearest; infinite beyond the doubles.
+    ///
+    /// Of few digits it is one division of two exact doubles, which rounds once, so rightly (Clinger, How to read floating point numbers accurately, 1990).
+    #[must_use]
+    pub fn value(&self) -> f64 {
+        match self.decimal {
+            Some((digits, decimals)) if digits <= EXACT_INTEGER_MAX && usize::from(decimals) < EXACT_POWERS.len() => {
+                let magnitude = digits as f64 / EXACT_POWERS[usize::from(decimals)];
+                if self.text.starts_with('-') { -magnitude } else { magnitude }
+            }
+            _ => self.text.parse().unwrap_or(f64::NAN),
+        }
+    }
+}
+
+impl fmt::Debug for Number<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.text)
+    }
 }
 
 /// A string as it stands between its quotes: valid, perhaps with escapes.
@@ -67,8 +112,13 @@ pub trait Visitor<'a> {
     /// Somewhere in a record that something is wanted of.
     type Place: Copy;
 
-    /// The place of a field of the object at `object`, the `at`-th one there from 0 on; `None` if it is not wanted.
-    fn field(&mut self, object: Self::Place, at: usize, name: RawText<'a>) -> Option<Self::Place>;
+    /// The place of a field of the object at `object`, the `at`-th one there from 0 on; `None` if it is not wanted. `before` is all that stands between
+    /// the value before it, or the opening bracket, and its value.
+    fn field(&mut self, object: Self::Place, at: usize, name: RawText<'a>, before: &'a str) -> Option<Self::Place>;
+
+    /// Whether the `at`-th field of the object at `object` begins as one did before: if `rest` begins with what was `before` that one's value, its length
+    /// and that field's place. So a name is compared, and not scanned, where producers write their fields as they did last time.
+    fn guess(&mut self, object: Self::Place, at: usize, rest: &[u8]) -> Option<(usize, Option<Self::Place>)>;
 
     /// The place of an item of the array at `array`, from 0 on; `None` if it is not wanted.
     fn item(&mut self, array: Self::Place, index: usize) -> Option<Self::Place>;
@@ -94,8 +144,12 @@ struct TopLevel<F>(F);
 impl<'a, F: FnMut(RawText<'a>, Scalar<'a>)> Visitor<'a> for TopLevel<F> {
     type Place = Option<RawText<'a>>;
 
-    fn field(&mut self, _: Self::Place, _: usize, name: RawText<'a>) -> Option<Self::Place> {
+    fn field(&mut self, _: Self::Place, _: usize, name: RawText<'a>, _: &'a str) -> Option<Self::Place> {
         Some(Some(name))
+    }
+
+    fn guess(&mut self, _: Self::Place, _: usize, _: &[u8]) -> Option<(usize, Option<Self::Place>)> {
+        None
     }
 
     fn item(&mut self, _: Self::Place, _: usize) -> Option<Self::Place> {
@@ -151,10 +205,12 @@ struct Scanner<'a> {
 }
 
 impl<'a> Scanner<'a> {
+    #[inline]
     fn peek(&self) -> Option<u8> {
         self.bytes.get(self.at).copied()
     }
 
+    #[inline]
     fn next(&mut self) -> Option<u8> {
         let byte = self.peek();
         self.at += 1;
@@ -185,6 +241,7 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    #[inline]
     fn skip_space(&mut self) {
         while let Some(b' ' | b'\t' | b'\n' | b'\r') = self.peek() {
             self.at += 1;
@@ -193,33 +250,51 @@ impl<'a> Scanner<'a> {
 
     /// The rest of the object or array at `place`, after its opening bracket. It is the level `depth`.
     fn inside<V: Visitor<'a>>(&mut self, visitor: &mut V, place: V::Place, object: bool, depth: usize) -> Result<(), Rejected> {
-        let close = if object { b'}' } else { b']' };
-        self.skip_space();
-        if self.peek() == Some(close) {
-            self.at += 1;
-            return Ok(());
-        }
-        let mut at = 0;
-        loop {
+        for at in 0.. {
+            if object && let Some((length, inner)) = visitor.guess(place, at, &self.bytes[self.at..]) {
+                self.at += length;
+                // There may be more of it than last time.
+                self.skip_space();
+                self.value(visitor, inner, depth)?;
+                continue;
+            }
+            let before = self.at;
+            if !self.goes_on(at == 0, object, depth)? {
+                break;
+            }
             let inner = if object {
                 let name = self.name()?;
-                visitor.field(place, at, name)
+                visitor.field(place, at, name, &self.text[before..self.at])
             } else {
                 visitor.item(place, at)
             };
-            at += 1;
             self.value(visitor, inner, depth)?;
-            self.skip_space();
-            match self.next() {
-                Some(b',') => self.skip_space(),
-                Some(byte) if byte == close => return Ok(()),
-                _ if depth == 1 => return Err(self.malformed_before("expected `,` or `}`")),
-                _ => return Err(self.malformed_before("expected `,` or the closing bracket")),
+        }
+        Ok(())
+    }
+
+    /// Takes what stands between the opening bracket of a container of the level `depth`, or a value in it, and the next one; says whether there is one.
+    fn goes_on(&mut self, is_first: bool, object: bool, depth: usize) -> Result<bool, Rejected> {
+        let close = if object { b'}' } else { b']' };
+        self.skip_space();
+        if is_first {
+            let ends = self.peek() == Some(close);
+            self.at += usize::from(ends);
+            return Ok(!ends);
+        }
+        match self.next() {
+            Some(b',') => {
+                self.skip_space();
+                Ok(true)
             }
+            Some(byte) if byte == close => Ok(false),
+            _ if depth == 1 => Err(self.malformed_before("expected `,` or `}`")),
+            _ => Err(self.malformed_before("expected `,` or the closing bracket")),
         }
     }
 
     /// A value in a container of the level `depth`: given if its place is wanted, else checked and passed over.
+    #[inline]
     fn value<V: Visitor<'a>>(&mut self, visitor: &mut V, place: Option<V::Place>, depth: usize) -> Result<(), Rejected> {
         let scalar = match self.peek() {
             Some(b'"') => {
@@ -253,13 +328,10 @@ impl<'a> Scanner<'a> {
     }
 
     /// A number or a literal.
+    #[inline]
     fn plain(&mut self) -> Result<Scalar<'a>, Rejected> {
         match self.peek() {
-            Some(b'-' | b'0'..=b'9') => {
-                let start = self.at;
-                self.number()?;
-                Ok(Scalar::Number(&self.text[start..self.at]))
-            }
+            Some(b'-' | b'0'..=b'9') => self.number().map(Scalar::Number),
             Some(b't') => self.literal("true").map(|()| Scalar::Bool(true)),
             Some(b'f') => self.literal("false").map(|()| Scalar::Bool(false)),
             Some(b'n') => self.literal("null").map(|()| Scalar::Null),
@@ -277,39 +349,58 @@ impl<'a> Scanner<'a> {
         }
     }
 
-    fn number(&mut self) -> Result<(), Rejected> {
+    #[inline]
+    fn number(&mut self) -> Result<Number<'a>, Rejected> {
+        let start = self.at;
         if self.peek() == Some(b'-') {
             self.at += 1;
         }
+        let first = self.at;
+        let (mut digits, mut decimals) = (0, 0);
         if self.peek() == Some(b'0') {
             self.at += 1;
         } else {
-            self.digits()?;
+            digits = self.digits(digits)?;
         }
+        let mut count = self.at - first;
         if self.peek() == Some(b'.') {
             self.at += 1;
-            self.digits()?;
+            let point = self.at;
+            digits = self.digits(digits)?;
+            decimals = self.at - point;
+            count += decimals;
         }
+        // So many never wrap.
+        let mut decimal = (count <= 19).then_some((digits, decimals as u8));
         if let Some(b'e' | b'E') = self.peek() {
             self.at += 1;
             if let Some(b'+' | b'-') = self.peek() {
                 self.at += 1;
             }
-            self.digits()?;
+            self.digits(0)?;
+            decimal = None;
         }
-        Ok(())
+        Ok(Number {
+            text: &self.text[start..self.at],
+            decimal,
+        })
     }
 
-    fn digits(&mut self) -> Result<(), Rejected> {
-        let start = self.at;
-        while let Some(b'0'..=b'9') = self.peek() {
-            self.at += 1;
+    /// Takes digits, at least one, and appends them to the integer `read`, which wraps.
+    #[inline]
+    fn digits(&mut self, mut read: u64) -> Result<u64, Rejected> {
+        let rest = &self.bytes[self.at..];
+        let mut count = 0;
+        for byte in rest {
+            let digit = byte.wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            read = read.wrapping_mul(10).wrapping_add(u64::from(digit));
+            count += 1;
         }
-        if self.at > start {
-            Ok(())
-        } else {
-            Err(self.malformed("expected a digit"))
-        }
+        self.at += count;
+        if count > 0 { Ok(read) } else { Err(self.malformed("expected a digit")) }
     }
 
     /// The rest of a string, after its opening quote.

@@ -61,9 +61,21 @@ fn step(places: &mut Vec<Place>, place: usize, token: &str) -> usize {
 }
 
 impl Place {
-    /// The place of a field of the object that stands here.
-    pub(super) fn field(&mut self, at: usize, name: RawText<'_>, record: u64) -> Option<usize> {
-        let found = self.fields.find(at, name);
+    /// The place of a field of the object that stands here, which comes `at`-th, after what stands `before` its value.
+    pub(super) fn field(&mut self, at: usize, name: RawText<'_>, before: &str, record: u64) -> Option<usize> {
+        let found = self.fields.find(at, name, before);
+        self.note(found, record)
+    }
+
+    /// The same, if `rest` begins as it did at this field last time; and how long that is.
+    #[inline]
+    pub(super) fn guess(&mut self, at: usize, rest: &[u8], record: u64) -> Option<(usize, Option<usize>)> {
+        let Expected { before, place } = self.fields.expected.get(at)?;
+        let (length, found) = (before.length_at_start_of(rest)?, *place);
+        Some((length, self.note(found, record)))
+    }
+
+    fn note(&mut self, found: usize, record: u64) -> Option<usize> {
         if found == NOWHERE {
             return None;
         }
@@ -90,8 +102,16 @@ impl Place {
 #[derive(Default)]
 struct Names {
     by_name: BTreeMap<String, usize>,
-    /// For each field of the object, in order, the one that stood there last: its place, or [`NOWHERE`].
-    expected: Vec<(String, usize)>,
+    /// For each field of the object, in order, the one that stood there last.
+    expected: Vec<Expected>,
+}
+
+/// A field that is guessed at.
+struct Expected {
+    /// All that stood between the value before it, or the opening bracket, and its value: a comma, its name, a colon, white space.
+    before: Before,
+    /// Its place, or [`NOWHERE`].
+    place: usize,
 }
 
 const NOWHERE: usize = usize::MAX;
@@ -99,28 +119,62 @@ const NOWHERE: usize = usize::MAX;
 /// Fields of an object that are guessed at.
 const EXPECTED_MAX: usize = 256;
 
+/// Bytes that are compared for a guess.
+const BEFORE_MAX: usize = 256;
+
 impl Names {
     fn add(&mut self, name: &str, place: usize) {
         self.by_name.insert(name.to_owned(), place);
         self.expected.clear();
     }
 
-    fn find(&mut self, at: usize, name: RawText<'_>) -> usize {
-        let name = name.content();
-        match self.expected.get_mut(at) {
-            Some((text, place)) if *text == name => return *place,
-            Some((text, place)) => {
-                *place = self.by_name.get(&*name).copied().unwrap_or(NOWHERE);
-                text.clear();
-                text.push_str(&name);
-                return *place;
-            }
-            None => {}
-        }
-        let place = self.by_name.get(&*name).copied().unwrap_or(NOWHERE);
+    fn find(&mut self, at: usize, name: RawText<'_>, before: &str) -> usize {
+        let place = self.by_name.get(&*name.content()).copied().unwrap_or(NOWHERE);
         if at == self.expected.len() && at < EXPECTED_MAX {
-            self.expected.push((name.into_owned(), place));
+            self.expected.push(Expected {
+                before: Before::default(),
+                place,
+            });
+        }
+        if let Some(expected) = self.expected.get_mut(at) {
+            expected.place = place;
+            expected.before.set(before.as_bytes());
         }
         place
+    }
+}
+
+/// Bytes that are compared with the beginning of others: most are few, and compared as one integer.
+#[derive(Default)]
+struct Before {
+    /// The first, up to as many as an integer has; zeros where there are fewer.
+    head: u128,
+    /// Ones where there are bytes in `head`.
+    mask: u128,
+    tail: Vec<u8>,
+    /// 0: none are known, or they were too many to be worth it.
+    length: usize,
+}
+
+const HEAD: usize = size_of::<u128>();
+
+impl Before {
+    fn set(&mut self, bytes: &[u8]) {
+        self.tail.clear();
+        self.length = if bytes.len() <= BEFORE_MAX { bytes.len() } else { 0 };
+        let (head, tail) = bytes[..self.length].split_at(self.length.min(HEAD));
+        let (mut padded, mut mask) = ([0; HEAD], [0; HEAD]);
+        padded[..head.len()].copy_from_slice(head);
+        mask[..head.len()].fill(0xFF);
+        (self.head, self.mask) = (u128::from_le_bytes(padded), u128::from_le_bytes(mask));
+        self.tail.extend_from_slice(tail);
+    }
+
+    /// How many they are, if `rest` begins with them. What is near the end of a record is never guessed.
+    #[inline]
+    fn length_at_start_of(&self, rest: &[u8]) -> Option<usize> {
+        let (head, after) = rest.split_first_chunk()?;
+        let same = (u128::from_le_bytes(*head) ^ self.head) & self.mask == 0 && self.length > 0;
+        (same && (self.tail.is_empty() || after.starts_with(&self.tail))).then_some(self.length)
     }
 }

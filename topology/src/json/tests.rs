@@ -117,4 +117,18 @@ proptest! {
     fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
         prop_assert!(scan(&bytes).is_ok() || scan(&bytes).is_err());
     }
+
+    #[test]
+    fn value_of_a_number_is_the_nearest_double(text in "-?(0|[1-9][0-9]{0,24})([.][0-9]{1,24})?([eE][+-]?[0-9]{1,3})?") {
+        let object = format!("{{\"n\": {text}}}");
+        let mut value = None;
+        scan_object(object.as_bytes(), |_, scalar| {
+            let Scalar::Number(number) = scalar else { panic!("{scalar:?}") };
+            value = Some((number.text(), number.value()));
+        })
+        .unwrap();
+        let (found, value) = value.unwrap();
+        prop_assert_eq!(found, &text);
+        prop_assert_eq!(value.to_bits(), text.parse::<f64>().unwrap().to_bits());
+    }
 }
