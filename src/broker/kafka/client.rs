@@ -13,7 +13,7 @@ use rdkafka::consumer::Consumer;
 use tracing::{debug, warn};
 
 use super::consumer::{QueueEvent, QueuedConsumer, Rebalanced};
-use super::requests::{Request, Requests};
+use super::requests::{Reader, Request, Requests};
 use super::signal::Signal;
 use super::transactions::{Command, Transactions};
 use super::{KafkaBroker, bounded, ffi};
@@ -85,7 +85,8 @@ impl KafkaClient {
                 settings.batch_bytes_max.saturating_sub(BATCH_OVERHEAD_BYTES).max(1).to_string(),
             )
             .set("message.max.bytes", settings.message_bytes_max.max(1_000_000).to_string());
-        broker.set_unless_given(&mut producer_config, &[("linger.ms", "5"), ("queue.buffering.max.messages", "500000")]);
+        // An epoch's records are queued at once, and nothing is gained by waiting for more than the rest of them.
+        broker.set_unless_given(&mut producer_config, &[("linger.ms", "1"), ("queue.buffering.max.messages", "500000")]);
         let transactions = Transactions {
             config: producer_config,
             timeout: settings.transaction_timeout,
@@ -98,6 +99,7 @@ impl KafkaClient {
         let asker = Requests {
             broker: broker.clone(),
             consumer: input.consumer().clone(),
+            restore: restore.consumer().clone(),
             events,
             signal: signal.clone(),
         };
@@ -354,7 +356,11 @@ impl StreamClient for KafkaClient {
     }
 
     fn fetch_log_range(&mut self, partition: &TopicPartition) {
-        self.request(Request::Range(partition.clone()));
+        let is_input = self.input.partitions().any(|owned| owned == partition);
+        self.request(Request::Range {
+            partition: partition.clone(),
+            of: if is_input { Reader::Input } else { Reader::Restore },
+        });
     }
 
     fn start_restore(&mut self, partition: &TopicPartition, offset: Offset) {

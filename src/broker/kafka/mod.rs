@@ -215,6 +215,8 @@ impl KafkaBroker {
         }
         if !self.has_consumer_protocol() {
             config.set("partition.assignment.strategy", "cooperative-sticky");
+            // With it a member hears of a rebalance: one that others wait for would take the three seconds of librdkafka's default.
+            self.set_unless_given(&mut config, &[("heartbeat.interval.ms", "500")]);
         }
         self.set_unless_given(&mut config, &[("fetch.wait.max.ms", "100")]);
         config

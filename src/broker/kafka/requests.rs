@@ -28,7 +28,15 @@ const WARN_EVERY: Duration = Duration::from_secs(30);
 /// A question.
 pub(super) enum Request {
     Committed(Vec<TopicPartition>),
-    Range(TopicPartition),
+    Range { partition: TopicPartition, of: Reader },
+}
+
+/// Who reads a partition. It asks for the range itself, and so knows the partition's leader by the time that it begins: librdkafka looks for one that it
+/// does not know once a second.
+#[derive(Clone, Copy)]
+pub(super) enum Reader {
+    Input,
+    Restore,
 }
 
 impl fmt::Display for Request {
@@ -41,15 +49,16 @@ impl fmt::Display for Request {
                 }
                 Ok(())
             }
-            Self::Range(partition) => write!(f, "the log's range of {partition}"),
+            Self::Range { partition, .. } => write!(f, "the log's range of {partition}"),
         }
     }
 }
 
-/// The thread's state. It holds the group's consumer, so it must end before that is dropped.
+/// The thread's state. It holds the consumers, so it must end before they are dropped.
 pub(super) struct Requests {
     pub(super) broker: KafkaBroker,
     pub(super) consumer: Arc<BaseConsumer<Context>>,
+    pub(super) restore: Arc<BaseConsumer<Context>>,
     pub(super) events: Sender<ClientEvent>,
     pub(super) signal: Arc<Signal>,
 }
@@ -62,8 +71,12 @@ impl Requests {
             let event = loop {
                 let answer = match &request {
                     Request::Committed(partitions) => committed(&*self.consumer, partitions, TIMEOUT).map(ClientEvent::CommittedOffsets),
-                    Request::Range(partition) => {
-                        range(&self.broker, &*self.consumer, partition, TIMEOUT).map(|range| ClientEvent::LogRange(partition.clone(), range))
+                    Request::Range { partition, of } => {
+                        let reader = match of {
+                            Reader::Input => &self.consumer,
+                            Reader::Restore => &self.restore,
+                        };
+                        range(&self.broker, reader, partition, TIMEOUT).map(|range| ClientEvent::LogRange(partition.clone(), range))
                     }
                 };
                 match answer {
