@@ -13,18 +13,18 @@ use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec};
 use tracing::warn;
 
 /// Every label of the series that the rest is summed into.
-pub(super) const REST: &str = "__rest__";
+pub(crate) const REST: &str = "__rest__";
 
 /// How many more series there may be.
 #[derive(Debug)]
-pub(super) struct Budget {
+pub(crate) struct Budget {
     max: usize,
     used: AtomicUsize,
     warned: AtomicBool,
 }
 
 impl Budget {
-    pub(super) fn new(max: usize) -> Arc<Self> {
+    pub(crate) fn new(max: usize) -> Arc<Self> {
         Arc::new(Self {
             max,
             used: AtomicUsize::new(0),
@@ -52,7 +52,7 @@ impl Budget {
 }
 
 /// What the library's families have in common.
-pub(super) trait Family {
+pub(crate) trait Family {
     /// One series.
     type Series: Clone;
 
@@ -86,7 +86,7 @@ family!(IntCounterVec, IntCounter);
 family!(GaugeVec, Gauge);
 
 /// One family.
-pub(super) struct Bounded<F: Family> {
+pub(crate) struct Bounded<F: Family> {
     family: F,
     labels: usize,
     budget: Arc<Budget>,
@@ -135,7 +135,7 @@ impl<F: Family> Bounded<F> {
     }
 
     /// Removes the series whose labels are so; their place is free again.
-    pub(super) fn remove_where(&self, are_gone: impl Fn(&[String]) -> bool) {
+    pub(crate) fn remove_where(&self, are_gone: impl Fn(&[String]) -> bool) {
         self.known().series.retain(|_, (_, labels)| {
             let gone = are_gone(labels);
             if gone {
@@ -149,14 +149,14 @@ impl<F: Family> Bounded<F> {
 
 impl Bounded<IntCounterVec> {
     /// The counter of these labels: keep it where it counts often.
-    pub(super) fn counter(&self, labels: &[&str]) -> IntCounter {
+    pub(crate) fn counter(&self, labels: &[&str]) -> IntCounter {
         self.series(&mut self.known(), labels).0
     }
 }
 
 impl Bounded<GaugeVec> {
     /// Sets the gauge of these labels; in the rest, its share of the sum.
-    pub(super) fn set(&self, labels: &[&str], value: f64) {
+    pub(crate) fn set(&self, labels: &[&str], value: f64) {
         let known = &mut *self.known();
         let (gauge, is_own) = self.series(known, labels);
         if is_own {

@@ -3,31 +3,34 @@
 //! - The hot path touches no label and no atomic: a task counts in plain numbers of its [`TaskMetrics`] and publishes them once per commit.
 //! - Series are bounded by `metrics.max_series`; see `bounded.rs`. Those of a partition go when its task goes: lag and PSI of a partition that
 //!   another instance owns would stand still here for ever.
+//! - What a check says (`checks.rs`) is apart from what the engine does: `leeway metrics` tells the first from the drift events.
 //! - Names and labels are public: dashboards and alerts of users depend on them.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use leeway_topology::drift::Status;
-use leeway_topology::event::{DriftEvent, QualityEvent, SUMMARY, Scope};
+use leeway_topology::event::{DriftEvent, QualityEvent, Scope};
 use leeway_topology::ids::{Partition, Timestamp};
 use leeway_topology::processor::Irregular;
-use leeway_topology::quality::{QualityStatus, Violation};
 use leeway_topology::record::{Missing, Rejected};
-use prometheus::core::Collector;
-use prometheus::{Encoder as _, GaugeVec, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder};
+use prometheus::{GaugeVec, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 mod bounded;
+mod checks;
+mod register;
 mod task;
 #[cfg(test)]
 mod tests;
 
-use bounded::{Bounded, Budget};
+use bounded::Bounded;
+pub(crate) use bounded::Budget;
+pub(crate) use checks::{CheckMetrics, Labels, WINDOW, WINDOW_AND_KIND};
+pub(crate) use register::{Register, render, watch_process};
 pub use task::TaskMetrics;
 
-type Counters = Bounded<IntCounterVec>;
-type Gauges = Bounded<GaugeVec>;
+pub(crate) type Counters = Bounded<IntCounterVec>;
+pub(crate) type Gauges = Bounded<GaugeVec>;
 
 /// Media type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -38,12 +41,7 @@ pub struct Metrics {
     consumed: Counters,
     processed: Counters,
     lag: Gauges,
-    psi: Gauges,
-    drift_status: Gauges,
-    monitor_info: Gauges,
-    checks: Counters,
-    quality: Gauges,
-    quality_events: Counters,
+    checks: CheckMetrics,
     check_duration: Histogram,
     dead_letters: Counters,
     missing: Counters,
@@ -89,13 +87,8 @@ impl Metrics {
     /// # Errors
     /// When a name or label is not legal: a fault of Leeway, seen by every test.
     pub fn new(max_series: usize) -> Result<Self, prometheus::Error> {
-        let register = Register {
-            registry: Registry::new(),
-            budget: Budget::new(max_series),
-        };
-        let build_info = IntGaugeVec::new(Opts::new("leeway_build_info", "Always 1; which build this is."), &["version"])?;
-        build_info.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        register.add(&build_info)?;
+        let register = Register::new(&Budget::new(max_series));
+        register.build_info()?;
         let tasks = IntGaugeVec::new(
             Opts::new("leeway_tasks", "Tasks of this instance by state: created, restoring, running."),
             &["state"],
@@ -117,36 +110,7 @@ impl Metrics {
                 "Records between the committed position and the end of the log.",
                 &["topic", "partition"],
             )?,
-            psi: register.gauges(
-                "real_time_psi_score",
-                "PSI of the last committed check; feature * is the mean over the features.",
-                &["monitor", "scope", "partition", "segment", "feature"],
-            )?,
-            drift_status: register.gauges(
-                "leeway_drift_status",
-                "Status of the last committed check: 0 no drift, 1 possible drift, 2 drift; feature * is the summary.",
-                &["monitor", "scope", "partition", "segment", "feature"],
-            )?,
-            monitor_info: register.gauges(
-                "leeway_monitor_info",
-                "Always 1; which topic is read for the checks of a monitor in a scope.",
-                &["monitor", "scope", "topic"],
-            )?,
-            checks: register.counters(
-                "drift_detection_events_total",
-                "Committed checks by the status of their summary.",
-                &["monitor", "scope", "status"],
-            )?,
-            quality: register.gauges(
-                "leeway_quality_share",
-                "Share of faulty values at the last committed check, where it has a threshold: missing, other, out_of_range.",
-                &["monitor", "scope", "partition", "segment", "feature", "kind"],
-            )?,
-            quality_events: register.counters(
-                "leeway_quality_events_total",
-                "Committed quality events, one for each feature of a check, by status.",
-                &["monitor", "scope", "status"],
-            )?,
+            checks: CheckMetrics::new(&register)?,
             // A check of one feature takes a microsecond, one of a hundred features a hundred.
             check_duration: register.histogram("psi_calculation_duration_seconds", "Time of a check of all its features.", 1e-6, 12)?,
             dead_letters: register.counters(
@@ -238,7 +202,7 @@ impl Metrics {
             state_bytes: register.gauge("leeway_state_bytes", "Size of the local state.")?,
             threads_replaced: register.counter("leeway_stream_threads_replaced_total", "Stream threads that failed and were replaced.")?,
             tasks,
-            registry: register.registry,
+            registry: register.into_registry(),
             owners: Mutex::new(Owners::default()),
         })
     }
@@ -246,19 +210,14 @@ impl Metrics {
     /// Makes a monitor known: its counters stand at 0 from the start, which rates need, and its PSI goes with the tasks that check it.
     /// `topic`: what is read for checks of this scope.
     pub fn add_monitor(&self, topic: &Arc<str>, scope: Scope, monitor: &Arc<str>) {
-        for status in [Status::NoDrift, Status::PossibleDrift, Status::Drift] {
-            self.checks.counter(&[monitor, scope.as_str(), status.as_str()]);
-        }
-        self.monitor_info.set(&[monitor, scope.as_str(), topic], 1.0);
+        self.checks.add_monitor(topic, scope, monitor);
         let owned = (scope, monitor.clone());
         self.owners().monitors.entry(topic.clone()).or_default().push(owned);
     }
 
     /// Makes a monitor's limits of quality known: its counters stand at 0 from the start.
     pub fn add_quality(&self, scope: Scope, monitor: &str) {
-        for status in [QualityStatus::Ok, QualityStatus::Violated] {
-            self.quality_events.counter(&[monitor, scope.as_str(), status.as_str()]);
-        }
+        self.checks.add_quality(scope, monitor);
     }
 
     /// Adds what Prometheus' own client libraries tell of a process: memory, processor time, open files, when it began.
@@ -266,10 +225,7 @@ impl Metrics {
     /// # Errors
     /// When it was added before: a fault of Leeway.
     pub fn watch_process(&self) -> Result<(), prometheus::Error> {
-        #[cfg(target_os = "linux")]
-        self.registry
-            .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))?;
-        Ok(())
+        watch_process(&self.registry)
     }
 
     /// The metrics of one task; dropping them removes the series that speak of the present. The dead letters of its topic stand at 0 from the start:
@@ -285,38 +241,12 @@ impl Metrics {
 
     /// A committed check of one feature, or its summary.
     pub fn checked(&self, event: &DriftEvent) {
-        let partition = event.partition.map(|partition| partition.to_string()).unwrap_or_default();
-        let segment = event.segment.as_deref().unwrap_or_default();
-        let labels = [&*event.monitor, event.scope.as_str(), &partition, segment, &event.feature];
-        self.psi.set(&labels, event.psi);
-        let status = match event.status {
-            Status::NoDrift => 0.0,
-            Status::PossibleDrift => 1.0,
-            Status::Drift => 2.0,
-        };
-        self.drift_status.set(&labels, status);
-        if &*event.feature == SUMMARY {
-            self.checks.counter(&[&event.monitor, event.scope.as_str(), event.status.as_str()]).inc();
-        }
+        self.checks.checked(event);
     }
 
     /// A committed quality check of one feature.
     pub fn quality_checked(&self, event: &QualityEvent) {
-        let (monitor, scope) = (&*event.monitor, event.scope.as_str());
-        let partition = event.partition.map(|partition| partition.to_string()).unwrap_or_default();
-        let segment = event.segment.as_deref().unwrap_or_default();
-        let shares = [
-            (Violation::Missing, Some(event.missing_share), event.missing_threshold),
-            (Violation::Other, event.other_share, event.other_threshold),
-            (Violation::OutOfRange, event.out_of_range_share, event.out_of_range_threshold),
-        ];
-        for (kind, share, threshold) in shares {
-            if let (Some(share), Some(_)) = (share, threshold) {
-                let labels = [monitor, scope, &partition, segment, &event.feature, kind.as_str()];
-                self.quality.set(&labels, share);
-            }
-        }
-        self.quality_events.counter(&[monitor, scope, event.status.as_str()]).inc();
+        self.checks.quality_checked(event);
     }
 
     /// How long a check of all its features took.
@@ -441,9 +371,7 @@ impl Metrics {
     /// # Errors
     /// When the encoder refuses a family: a fault of Leeway.
     pub fn render(&self) -> Result<String, prometheus::Error> {
-        let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
-        Ok(String::from_utf8_lossy(&text).into_owned())
+        render([&self.registry])
     }
 
     fn owners(&self) -> std::sync::MutexGuard<'_, Owners> {
@@ -467,56 +395,9 @@ impl Metrics {
         self.lag.remove_where(of_partition);
         self.restore_remaining.remove_where(of_partition);
         // A window of the whole topic has no partition in its series: where another task of this process has it, its next check shows it again.
-        let of_checks = |labels: &[String]| {
+        self.checks.remove_where(|labels| {
             let is_of = |scope: &Scope| labels[1] == scope.as_str() && (*scope == Scope::Global || labels[2] == number);
             monitors.iter().any(|(scope, monitor)| **monitor == *labels[0] && is_of(scope))
-        };
-        self.psi.remove_where(of_checks);
-        self.drift_status.remove_where(of_checks);
-        self.quality.remove_where(of_checks);
-    }
-}
-
-/// Makes families and registers them.
-struct Register {
-    registry: Registry,
-    budget: Arc<Budget>,
-}
-
-impl Register {
-    fn add<M: Collector + Clone + 'static>(&self, metric: &M) -> Result<(), prometheus::Error> {
-        self.registry.register(Box::new(metric.clone()))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> Result<Counters, prometheus::Error> {
-        let family = IntCounterVec::new(Opts::new(name, help), labels)?;
-        self.add(&family)?;
-        Ok(Bounded::new(family, &self.budget))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> Result<Gauges, prometheus::Error> {
-        let family = GaugeVec::new(Opts::new(name, help), labels)?;
-        self.add(&family)?;
-        Ok(Bounded::new(family, &self.budget))
-    }
-
-    fn counter(&self, name: &str, help: &str) -> Result<IntCounter, prometheus::Error> {
-        let counter = IntCounter::new(name, help)?;
-        self.add(&counter)?;
-        Ok(counter)
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> Result<IntGauge, prometheus::Error> {
-        let gauge = IntGauge::new(name, help)?;
-        self.add(&gauge)?;
-        Ok(gauge)
-    }
-
-    /// Each of the `count` buckets is four times the one before.
-    fn histogram(&self, name: &str, help: &str, first: f64, count: usize) -> Result<Histogram, prometheus::Error> {
-        let buckets = prometheus::exponential_buckets(first, 4.0, count)?;
-        let histogram = Histogram::with_opts(HistogramOpts::new(name, help).buckets(buckets))?;
-        self.add(&histogram)?;
-        Ok(histogram)
+        });
     }
 }

@@ -1,6 +1,8 @@
 use super::*;
-use leeway_topology::event::{ClosedBy, KIND, QUALITY_KIND, SCHEMA_VERSION};
+use leeway_topology::drift::Status;
+use leeway_topology::event::{ClosedBy, KIND, QUALITY_KIND, SCHEMA_VERSION, SUMMARY};
 use leeway_topology::ids::{Offset, RecordNumber, Timestamp};
+use leeway_topology::quality::{QualityStatus, Violation};
 
 fn event(partition: i32, feature: &str, psi: f64, status: Status) -> DriftEvent {
     DriftEvent {
