@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use leeway_topology::ids::Offset;
+
 use super::{BrokerError, FetchedRecord, TopicPartition};
 
 /// Reads all partitions of one topic, read-committed, each from its log's start. Nothing is committed anywhere.
@@ -20,6 +22,10 @@ pub trait TopicReader {
     /// # Errors
     /// What the broker, or the client on its way there, has to complain of. Records handed over before are counted as read; call it again.
     fn poll(&mut self, max: usize, timeout: Duration, visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>)) -> Result<usize, BrokerError>;
+
+    /// Shows each partition that is known, with the next offset to read, and whether it stands at its end: what readers may see of the log, which
+    /// ends before a transaction that is open. The offset itself does not pass what stands there and is no record: markers of transactions.
+    fn positions(&self, visit: &mut dyn FnMut(&TopicPartition, Offset, bool));
 
     /// Whether each partition that is known was once read to its end.
     fn is_caught_up(&self) -> bool;

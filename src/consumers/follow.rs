@@ -10,13 +10,14 @@
 //!
 //! Not here: what the events mean to whom. A batch goes to a closure.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use leeway_topology::event::{Event, EventError};
-use leeway_topology::ids::Timestamp;
+use leeway_topology::ids::{Offset, Partition, Timestamp};
 use tracing::{debug, info, warn};
 
 use crate::broker::{Broker, BrokerError, TopicReader as _};
@@ -56,6 +57,10 @@ pub struct Progress {
     pub records: u64,
     /// Those of them that are no events, or of a kind that this build does not know.
     pub skipped: u64,
+    /// Those of the skipped that are no events at all.
+    pub malformed: u64,
+    /// Of each partition the next offset to read, and whether it stands at the end of what may be read.
+    pub positions: BTreeMap<Partition, (Offset, bool)>,
 }
 
 /// Follows one topic until it is dropped.
@@ -169,7 +174,7 @@ impl<F: FnMut(&mut Vec<ReadEvent>)> Following<F> {
     }
 
     fn read(&mut self, reader: &mut impl crate::broker::TopicReader) -> Result<(), BrokerError> {
-        let (mut records, mut skipped) = (0, 0);
+        let (mut records, mut skipped, mut malformed) = (0, 0, 0);
         let events = &mut self.events;
         let read = reader.poll(BATCH_EVENTS, POLL, &mut |partition, record| {
             records += 1;
@@ -181,7 +186,7 @@ impl<F: FnMut(&mut Vec<ReadEvent>)> Following<F> {
                 // Kinds that others may write one day, and tombstones.
                 Some(Err(EventError::UnknownKind { .. })) | None => skipped += 1,
                 Some(Err(EventError::Malformed(error))) => {
-                    skipped += 1;
+                    (skipped, malformed) = (skipped + 1, malformed + 1);
                     debug!(%partition, offset = record.offset.0, %error, "not an event");
                 }
             }
@@ -189,6 +194,10 @@ impl<F: FnMut(&mut Vec<ReadEvent>)> Following<F> {
         let mut progress = self.progress();
         progress.records += records;
         progress.skipped += skipped;
+        progress.malformed += malformed;
+        reader.positions(&mut |partition, next, is_at_end| {
+            progress.positions.insert(partition.partition, (next, is_at_end));
+        });
         read.map(|_| ())
     }
 

@@ -10,3 +10,4 @@
 pub mod alert;
 pub mod dashboard;
 pub mod follow;
+mod group;

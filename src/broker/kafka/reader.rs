@@ -31,6 +31,7 @@ pub struct KafkaReader {
 struct Reading {
     partition: TopicPartition,
     next: Offset,
+    is_at_end: bool,
     was_at_end: bool,
 }
 
@@ -80,7 +81,7 @@ impl KafkaReader {
             let range = requests::range(&self.broker, &self.consumer, &reading.partition, RANGE_TIMEOUT)?;
             if reading.next < range.start || reading.next > range.high_watermark {
                 info!(partition = %reading.partition, offset = reading.next.0, start = range.start.0, "records are gone; reading on from the log's start");
-                reading.next = range.start;
+                (reading.next, reading.is_at_end) = (range.start, false);
             }
         }
         self.assign()
@@ -101,6 +102,7 @@ impl TopicReader for KafkaReader {
             let reading = Reading {
                 partition,
                 next: range.start,
+                is_at_end: false,
                 was_at_end: false,
             };
             self.partitions.insert(number, reading);
@@ -121,7 +123,7 @@ impl TopicReader for KafkaReader {
                         continue;
                     };
                     let offset = Offset(message.offset());
-                    reading.next = offset.next();
+                    (reading.next, reading.is_at_end) = (offset.next(), false);
                     let record = FetchedRecord {
                         offset,
                         timestamp: message.timestamp().to_millis().filter(|ms| *ms >= 0).map(Timestamp),
@@ -135,7 +137,7 @@ impl TopicReader for KafkaReader {
                 }
                 Some(Err(KafkaError::PartitionEOF(number))) => {
                     if let Some(reading) = self.partitions.get_mut(&number) {
-                        reading.was_at_end = true;
+                        (reading.is_at_end, reading.was_at_end) = (true, true);
                     }
                 }
                 Some(Err(failure)) => {
@@ -149,6 +151,15 @@ impl TopicReader for KafkaReader {
             }
         }
         Ok(count)
+    }
+
+    fn positions(&self, visit: &mut dyn FnMut(&TopicPartition, Offset, bool)) {
+        for Reading {
+            partition, next, is_at_end, ..
+        } in self.partitions.values()
+        {
+            visit(partition, *next, *is_at_end);
+        }
     }
 
     fn is_caught_up(&self) -> bool {

@@ -15,10 +15,15 @@ use crate::broker::{BrokerError, FetchedRecord, TopicPartition, TopicReader};
 pub struct MemoryReader {
     shared: Arc<Shared>,
     topic: Arc<str>,
-    /// The next offset of each partition, and whether its end was once seen.
-    partitions: BTreeMap<TopicPartition, (Offset, bool)>,
+    partitions: BTreeMap<TopicPartition, Reading>,
     batch: Vec<Fetched>,
     seen_version: u64,
+}
+
+struct Reading {
+    next: Offset,
+    is_at_end: bool,
+    was_at_end: bool,
 }
 
 impl MemoryReader {
@@ -36,24 +41,24 @@ impl MemoryReader {
         // Before the first look: what comes meanwhile is not waited for.
         self.seen_version = self.shared.with(|state, _| state.version);
         let mut count = 0;
-        for (partition, (next, is_at_end)) in &mut self.partitions {
+        for (partition, reading) in &mut self.partitions {
             let batch = &mut self.batch;
             let fetch = self.shared.with(|state, _| {
                 let range = state.log(partition).map(super::log::Log::range);
                 let range = range.ok_or_else(|| BrokerError::Refused(no_such_partition(partition)))?;
-                if *next > range.high_watermark || *next < range.start {
-                    *next = range.start;
+                if reading.next > range.high_watermark || reading.next < range.start {
+                    reading.next = range.start;
                 }
                 state
-                    .answer_fetch(partition, *next, FETCH_RECORDS.min(max - count), batch)
+                    .answer_fetch(partition, reading.next, FETCH_RECORDS.min(max - count), batch)
                     .map_err(BrokerError::Refused)
             })?;
             count += batch.len();
             for (offset, record) in batch.drain(..) {
                 visit(partition, record.at(offset));
             }
-            *next = fetch.next;
-            *is_at_end |= fetch.at_end;
+            (reading.next, reading.is_at_end) = (fetch.next, fetch.at_end);
+            reading.was_at_end |= fetch.at_end;
             if count >= max {
                 break;
             }
@@ -65,7 +70,11 @@ impl MemoryReader {
 impl TopicReader for MemoryReader {
     fn refresh(&mut self, _: Duration) -> Result<(), BrokerError> {
         for (partition, range) in self.shared.with(|state, _| state.log_ranges(&self.topic))? {
-            self.partitions.entry(partition).or_insert((range.start, false));
+            self.partitions.entry(partition).or_insert(Reading {
+                next: range.start,
+                is_at_end: false,
+                was_at_end: false,
+            });
         }
         Ok(())
     }
@@ -79,7 +88,13 @@ impl TopicReader for MemoryReader {
         self.read(max, visit)
     }
 
+    fn positions(&self, visit: &mut dyn FnMut(&TopicPartition, Offset, bool)) {
+        for (partition, reading) in &self.partitions {
+            visit(partition, reading.next, reading.is_at_end);
+        }
+    }
+
     fn is_caught_up(&self) -> bool {
-        self.partitions.values().all(|(_, is_at_end)| *is_at_end)
+        self.partitions.values().all(|reading| reading.was_at_end)
     }
 }

@@ -101,6 +101,7 @@ impl Shared {
                     problem,
                     records,
                     skipped,
+                    ..
                 } = follower.progress();
                 Source {
                     topic: follower.topic().to_string(),

@@ -3,18 +3,12 @@
 use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use serde::Serialize;
 use tracing::{info, warn};
 
 use crate::broker::{Broker, BrokerError};
-
-/// How often Kafka is asked. Each round makes a client for each topic, so that this is seldom enough not to matter.
-const ASK_EVERY: Duration = Duration::from_secs(5);
-
-/// One request to the broker.
-const TIMEOUT: Duration = Duration::from_secs(5);
+use crate::consumers::group::{self, ASK_EVERY, GroupPosition, TIMEOUT};
 
 /// What Kafka said last.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -32,22 +26,11 @@ pub(super) struct StreamHealth {
 /// An input topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub(super) struct TopicHealth {
-    pub(super) partitions: Vec<PartitionHealth>,
+    pub(super) partitions: Vec<GroupPosition>,
     pub(super) dead_letter_topic: String,
     /// Offsets in use in the dead letter topic: its records and the markers of their transactions, so that it is at most so many records. None when
     /// the topic is not there.
     pub(super) dead_letters_max: Option<i64>,
-}
-
-/// A partition of an input topic.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct PartitionHealth {
-    pub(super) partition: i32,
-    /// The group's next offset; none when it has committed none.
-    pub(super) committed: Option<i64>,
-    pub(super) end: i64,
-    /// Offsets between the two.
-    pub(super) lag: i64,
 }
 
 /// Asks until it is dropped.
@@ -116,19 +99,7 @@ fn run<B: Broker>(broker: &B, group: &str, topics: &Topics, health: &Mutex<Strea
 fn ask<B: Broker>(broker: &B, group: &str, topics: &Topics) -> Result<StreamHealth, BrokerError> {
     let mut health = StreamHealth::default();
     for (topic, dead_letter_topic) in topics {
-        let positions = broker.group_positions(group, topic, TIMEOUT)?;
-        let partitions = positions
-            .into_iter()
-            .map(|(partition, committed, range)| {
-                let committed = committed.map(|committed| committed.offset.0);
-                PartitionHealth {
-                    partition: partition.partition.0,
-                    committed,
-                    end: range.high_watermark.0,
-                    lag: (range.high_watermark.0 - committed.unwrap_or(0).max(range.start.0)).max(0),
-                }
-            })
-            .collect();
+        let partitions = group::positions(broker, group, topic)?;
         let dead_letters_max = match broker.group_positions(group, dead_letter_topic, TIMEOUT) {
             Ok(found) => Some(found.iter().map(|(_, _, range)| range.high_watermark.0 - range.start.0).sum()),
             Err(BrokerError::NoSuchTopic(_)) => None,
