@@ -25,12 +25,12 @@ def rewrite(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 @contextlib.contextmanager
-def prometheus(directory: Path, port: int, targets: list[int], alertmanager: int, without: set[str] = frozenset()) -> Iterator[str]:
-    """Scrapes these ports and looks at its rules each second, but for those of the groups that are left out; gives its address."""
+def prometheus(directory: Path, port: int, targets: dict[str, list[int]], alertmanager: int, without: set[str] = frozenset()) -> Iterator[str]:
+    """Scrapes the ports of these jobs and looks at its rules each second, but for those of the groups that are left out; gives its address."""
     files = directory / "prometheus"
     shutil.copytree(ROOT / "deploy/prometheus", files)
     (files / "targets/leeway.yml").write_text(
-        yaml.safe_dump([{"targets": [f"127.0.0.1:{target}" for target in targets], "labels": {"job": "leeway"}}])
+        yaml.safe_dump([{"targets": [f"127.0.0.1:{port}" for port in ports], "labels": {"job": job}} for job, ports in targets.items()])
     )
     (files / "alertmanagers/alertmanager.yml").write_text(yaml.safe_dump([{"targets": [f"127.0.0.1:{alertmanager}"]}]))
     rewrite(files / "prometheus.yml", lambda settings: settings["global"].update(scrape_interval="1s", evaluation_interval="1s"))

@@ -1,4 +1,4 @@
-"""A whole system: Kafka, two workers on a stream that begins to drift, Prometheus and Alertmanager, a webhook."""
+"""A whole system: Kafka, two workers on a stream that begins to drift, the exporter of their events, Prometheus and Alertmanager, a webhook."""
 
 import contextlib
 import json
@@ -124,17 +124,20 @@ def system(kafka: Kafka, directory: Path) -> Iterator[System]:
     kafka.create_topic("drift-data", PARTITIONS)
     configuration = directory / "leeway.toml"
     configuration.write_text(CONFIGURATION.format(bootstrap=kafka.bootstrap, reference=write_reference(directory)))
-    *workers, of_prometheus, of_alertmanager = free_ports(4)
+    *workers, exporter, of_prometheus, of_alertmanager = free_ports(5)
     stream = Stream(kafka.bootstrap)
     with contextlib.ExitStack() as stack:
         webhook = stack.enter_context(Webhook().listening())
         for number, port in enumerate(workers):
             command = [leeway(), "run", "--config", configuration, "--state-dir", directory / f"state-{number}", "--http-port", str(port)]
             stack.enter_context(running(command, directory / f"worker-{number}.log", env=quiet_environment()))
+        command = [leeway(), "metrics", "--config", configuration, "--http-port", str(exporter)]
+        stack.enter_context(running(command, directory / "exporter.log", env=quiet_environment()))
         told = stack.enter_context(alertmanager(directory, of_alertmanager, webhook.port))
-        address = stack.enter_context(prometheus(directory, of_prometheus, workers, of_alertmanager))
-        for port in workers:
-            wait_for("a worker", lambda port=port: answers(f"http://127.0.0.1:{port}/health/ready"), 120)
+        targets = {"leeway": workers, "leeway-metrics": [exporter]}
+        address = stack.enter_context(prometheus(directory, of_prometheus, targets, of_alertmanager))
+        for port in [*workers, exporter]:
+            wait_for("a worker, or the exporter of its events", lambda port=port: answers(f"http://127.0.0.1:{port}/health/ready"), 120)
         stream.start()
         yield System(kafka, address, told, webhook, stream, begun)
         stream.stopped.set()

@@ -16,6 +16,7 @@ def test_ports_are_where_users_look() -> None:
     assert ports == {
         "kafka": ["9092:9092"],
         "leeway": ["8000:8000"],
+        "metrics": ["8001:8000"],
         "dashboard": ["8501:8501"],
         "kafka-ui": ["8080:8080"],
         "prometheus": ["9090:9090"],
@@ -37,7 +38,10 @@ def test_every_mount_is_a_file_of_this_repository_or_a_volume() -> None:
 
 def test_prometheus_and_alertmanager_find_their_files_and_each_other() -> None:
     folder = ROOT / "deploy/prometheus"
-    for file, services in (("targets/leeway.yml", {"leeway:8000", "alerts:8000"}), ("alertmanagers/alertmanager.yml", {"alertmanager:9093"})):
+    for file, services in (
+        ("targets/leeway.yml", {"leeway:8000", "metrics:8000", "alerts:8000"}),
+        ("alertmanagers/alertmanager.yml", {"alertmanager:9093"}),
+    ):
         targets = {target for group in yaml.safe_load((folder / file).read_text()) for target in group["targets"]}
         assert targets == services
         assert {target.split(":")[0] for target in targets} <= set(SERVICES)
@@ -45,7 +49,7 @@ def test_prometheus_and_alertmanager_find_their_files_and_each_other() -> None:
 
 
 def test_programs_of_leeway_read_one_configuration() -> None:
-    for name, command in (("leeway", "run"), ("alerts", "alert"), ("dashboard", "dashboard")):
+    for name, command in (("leeway", "run"), ("alerts", "alert"), ("metrics", "metrics"), ("dashboard", "dashboard")):
         service = SERVICES[name]
         assert service["command"] == [command, "--config", "/etc/leeway/leeway.toml"]
         assert "./deploy/leeway.toml:/etc/leeway/leeway.toml:ro" in service["volumes"]

@@ -107,7 +107,9 @@ class Zero:
             address = f"http://127.0.0.1:{self.of_dashboard}/"
             wait_for("the dashboard", lambda: answers(f"{address}health/ready"))
             # With `leeway alert` at the same Alertmanager, these would tell everything twice.
-            self.prometheus = start(prometheus(self.directory, self.of_prometheus, [self.of_worker], self.of_alertmanager, without={"leeway-drift"}))
+            self.prometheus = start(
+                prometheus(self.directory, self.of_prometheus, {"leeway": [self.of_worker]}, self.of_alertmanager, without={"leeway-drift"})
+            )
             start(running(["node", ROOT / "deploy/tests/page.mjs", address], self.directory / "page.log"))
             yield self
 

@@ -20,6 +20,7 @@ pub mod audit;
 pub mod check;
 pub mod dashboard;
 pub mod demo;
+pub mod metrics;
 pub mod produce;
 pub mod reference;
 pub mod reset;
@@ -64,6 +65,8 @@ enum Command {
     Check(check::Args),
     /// Tells Slack, a webhook, Alertmanager, a CSV log or the terminal when drift begins, gets worse and ends
     Alert(Box<alert::Args>),
+    /// The drift events as metrics for Prometheus, where workers are not scraped
+    Metrics(Box<metrics::Args>),
     /// The drift events as a web page
     Dashboard(Box<dashboard::Args>),
     /// Proves the drift events from the input: each there once, with the right values, and no other
@@ -138,6 +141,7 @@ pub fn execute(args: impl IntoIterator<Item = OsString>, context: &Context, stde
         Command::Reference(args) => reference::execute(args, context),
         Command::Check(args) => check::execute(&args, context),
         Command::Alert(args) => alert::execute(&args, context),
+        Command::Metrics(args) => metrics::execute(&args, context),
         Command::Dashboard(args) => dashboard::execute(&args, context),
         Command::Audit(args) => audit::execute(&args, context),
         #[cfg(feature = "rocksdb")]

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! events topics --follow--> events, in batches --> dashboard: a bounded history, served as a page
+//!              |            \-> metrics: what checks say, for Prometheus
 //!              \--group---> alert: incidents, messages, channels; its state in a topic of its own
 //! ```
 //!
@@ -11,3 +12,4 @@ pub mod alert;
 pub mod dashboard;
 pub mod follow;
 mod group;
+pub mod metrics;

@@ -11,6 +11,7 @@ mod global;
 mod kafka;
 mod leeway;
 mod membership;
+mod metrics;
 mod outage;
 mod proxy;
 mod quality;
