@@ -31,9 +31,16 @@ export function put(element: Element, ...children: Child[]): void {
   fill(element, {}, children);
 }
 
-/** Changes a text only if it differs: an unchanged node costs no layout. */
+/** Changes a text only if it differs, and in the node that is there: an unchanged one costs no layout, and a new one would cost style too. */
 export function say(element: Element, text: string): void {
-  if (element.textContent !== text) element.textContent = text;
+  const node = element.firstChild;
+  if (!(node instanceof Text) || node.nextSibling !== null) element.textContent = text;
+  else if (node.data !== text) node.data = text;
+}
+
+/** Changes an attribute only if it differs. */
+export function set(element: Element, name: string, value: string): void {
+  if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
 /** Saves a text as a file. */

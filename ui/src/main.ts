@@ -2,7 +2,7 @@
 
 import "./style.css";
 import { type Monitors, Refused, type Update, get, url } from "./api";
-import { h, put } from "./dom";
+import { h, put, say } from "./dom";
 import { Live, type Connection } from "./live";
 import { type Model, type View, take, takeGlances } from "./model";
 import { type Page, type Route, format, parse } from "./route";
@@ -31,6 +31,7 @@ const themeButton = h("button", { class: "icon-button", type: "button", click: (
 const notices = h("div", { class: "notices" });
 const main = h("main", { id: "main", tabindex: "-1" });
 const footer = h("footer", {});
+const held = h("span", {});
 
 app.append(
   h(
@@ -49,7 +50,7 @@ app.append(
 let view: View | null = null;
 let shown = "";
 let listening = "";
-let isLost = false;
+let connection: Connection | null = null;
 const live = new Live(updated, connected);
 
 function logo(): Element {
@@ -76,16 +77,18 @@ function themed(): void {
 }
 
 function connected(next: Connection): void {
+  // Each message says that it is there.
+  if (next === connection) return;
+  connection = next;
   state.className = `live ${next}`;
   put(state, h("span", { class: "pulse", "aria-hidden": "true" }), STATES[next]);
-  isLost = next === "lost";
   notice();
 }
 
 /** What keeps figures from being true is told at the top, whatever page is shown. */
 function notice(): void {
   const lines: (string | Node)[] = [];
-  if (isLost) lines.push("The dashboard's server does not answer. What is shown is what was known; it goes on by itself.");
+  if (connection === "lost") lines.push("The dashboard's server does not answer. What is shown is what was known; it goes on by itself.");
   for (const source of model.stream?.sources ?? []) {
     if (source.problem) lines.push(`Events of topic ${source.topic} cannot be read: ${source.problem}. Trying again.`);
     else if (!source.is_caught_up) lines.push(`Reading topic ${source.topic}: ${source.records.toLocaleString("en")} records so far.`);
@@ -187,10 +190,8 @@ function updated(update: Update): void {
   view?.update(update, changed);
   const { points, series, dropped_points } = update.stream.history;
   const text = `${points.toLocaleString("en")} checks of ${series.toLocaleString("en")} series are held${dropped_points > 0 ? `; ${dropped_points.toLocaleString("en")} older ones left for want of room` : ""}.`;
-  if (footer.dataset["text"] !== text) {
-    footer.dataset["text"] = text;
-    put(footer, h("span", {}, text), h("a", { href: "api/v1/openapi.json" }, "API"));
-  }
+  if (footer.childElementCount === 0) footer.append(held, h("a", { href: "api/v1/openapi.json" }, "API"));
+  say(held, text);
   performance.measure("update", { start: "update:start", detail: { reset: update.reset, rows: update.rows.feature.length, points: update.points?.psi.length ?? -1 } });
   // A monitor of which the configuration knows nothing: its events came just now.
   if (isNew) void load();

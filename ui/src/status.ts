@@ -1,7 +1,7 @@
 // A verdict has a word and a shape beside its colour: nobody needs to see colours.
 
 import type { Scope, Status } from "./api";
-import { h, s } from "./dom";
+import { h, put, s } from "./dom";
 
 export const WORDS: Record<Status, string> = { no_drift: "No drift", possible_drift: "Possible drift", drift: "Drift" };
 
@@ -29,6 +29,15 @@ export function mark(status: Status | null, size = 12): SVGSVGElement {
 
 export const chip = (status: Status | null, word?: string): HTMLElement =>
   h("span", { class: `chip ${status ?? "unknown"}` }, mark(status), h("span", {}, word ?? (status ? WORDS[status] : "No check yet")));
+
+/** Puts something of a status where one may be; what is of the same stays. */
+const putOf =
+  (make: (status: Status | null) => Element) =>
+  (place: Element, status: Status | null): void => {
+    if (!place.firstElementChild?.classList.contains(status ?? "unknown")) put(place, make(status));
+  };
+export const putMark = putOf(mark);
+export const putChip = putOf(chip);
 
 /** The same shapes on a canvas, around a point. */
 export function draw(context: CanvasRenderingContext2D, status: Status, x: number, y: number, radius: number): void {

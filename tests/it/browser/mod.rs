@@ -3,14 +3,16 @@
 //!
 //! Not run with the others, since it needs Node.js and Chromium: `make ui-test`, `make screenshots`.
 
+mod place;
 mod stream;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{TcpListener, TcpStream};
 use std::process::Command;
 
+use place::Kind;
 use serde_json::{Value, json};
-use stream::{Shape, World};
+use stream::{Drift, Shape, World};
 
 /// Runs a script of `ui/` that may ask for servers, and expects it to succeed.
 fn drive(arguments: &[&str]) {
@@ -56,6 +58,9 @@ fn serve(tokio: &tokio::runtime::Runtime, connection: &TcpStream) {
                     checks: number("checks", 0),
                     monitors: number("monitors", 1) as usize,
                     is_scene: asked["scene"] == true,
+                    segments: number("segments", 0) as usize,
+                    has_global: asked["global"] == true,
+                    window: if asked["window"] == "time" { Kind::Time } else { Kind::Count },
                 };
                 let mut new = World::new(&shape);
                 let url = tokio.block_on(new.start());
@@ -64,8 +69,13 @@ fn serve(tokio: &tokio::runtime::Runtime, connection: &TcpStream) {
             }
             "push" => {
                 let world = world.as_mut().expect("a world");
+                let drift = asked["drift"].as_str().map(|feature| Drift {
+                    feature,
+                    segment: asked["segment"].as_str(),
+                    global_only: asked["only"] == "global",
+                });
                 for _ in 0..number("checks", 1) {
-                    world.push(asked["drift"].as_str());
+                    world.push(drift);
                 }
                 json!({})
             }

@@ -1,6 +1,5 @@
 //! A dashboard on the embedded broker, and events for it that are as a worker would write them, but of counts drawn at random.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,9 +11,9 @@ use leeway::http::Listen;
 use leeway::reference_topic;
 use leeway_topology::binning::Binning;
 use leeway_topology::drift::{Status, Thresholds};
-use leeway_topology::event::{DriftEvent, KIND, QUALITY_KIND, QualityEvent, SCHEMA_VERSION, Scope};
-use leeway_topology::ids::{Offset, Partition, RecordNumber, Timestamp};
-use leeway_topology::processor::Monitor;
+use leeway_topology::event::{DriftEvent, QUALITY_KIND, QualityEvent, SCHEMA_VERSION};
+use leeway_topology::ids::{Offset, Partition, Timestamp};
+use leeway_topology::processor::{Monitor, Scopes};
 use leeway_topology::psi;
 use leeway_topology::quality::{Example, QualityStatus, Violation};
 use leeway_topology::reference::{Cell, ColumnType, FeatureReference, Reference, ReferenceBuilder};
@@ -23,11 +22,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use rand_distr::{Distribution as _, Normal};
 
+use super::place::{EVERY, Kind, Place, WINDOW};
+
 const APPLICATION: &str = "app";
-const WINDOW: u64 = 2000;
-const EVERY: u64 = 500;
-/// Event time between two checks of a partition.
-const CHECK_EVERY_MS: i64 = 5_000;
 
 /// Names that people know, for pictures; further features have numbers.
 const NAMES: [&str; 14] = [
@@ -62,6 +59,27 @@ pub(super) struct Shape {
     pub(super) monitors: usize,
     /// Something happens in it, as in a picture.
     pub(super) is_scene: bool,
+    /// Countries, each watched for itself; 0: no segments.
+    pub(super) segments: usize,
+    /// The whole topic is watched beside its partitions.
+    pub(super) has_global: bool,
+    pub(super) window: Kind,
+}
+
+/// A feature that drifts in one check: everywhere, or in one segment, or in the whole topic only.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Drift<'a> {
+    pub(super) feature: &'a str,
+    pub(super) segment: Option<&'a str>,
+    pub(super) global_only: bool,
+}
+
+impl Drift<'_> {
+    fn is_of(&self, feature: &str, place: &Place) -> bool {
+        self.feature == feature
+            && self.segment.is_none_or(|segment| place.segment.as_deref() == Some(segment))
+            && !(self.global_only && place.partition.is_some())
+    }
 }
 
 pub(super) struct World {
@@ -72,6 +90,8 @@ pub(super) struct World {
     random: StdRng,
     normal: Normal<f64>,
     partitions: i32,
+    places: Vec<Place>,
+    window: Kind,
     is_scene: bool,
     /// Made so far, of each partition.
     check: u64,
@@ -100,13 +120,22 @@ impl World {
             topic(&input, shape.partitions);
             topic(&format!("{input}-dlq"), 1);
             let mut monitor = Monitor::new(name, &input);
-            monitor.window = leeway_topology::window::Window::Count(leeway_topology::window::CountWindow::new(WINDOW, EVERY).expect("a window"));
+            monitor.window = shape.window.window();
+            monitor.scopes = Scopes {
+                partition: true,
+                global: shape.has_global,
+            };
+            if shape.segments > 0 {
+                monitor.segment_by = vec!["country".parse().expect("a field")];
+            }
             monitors.push(Arc::new(monitor));
             // Others are smaller, so that no two look the same.
             let reference = reference(name, if at == 0 { shape.features } else { shape.features.div_ceil(at + 1) });
             reference_topic::publish(&broker, APPLICATION, &reference).expect("published");
             references.push(Arc::new(reference));
         }
+        let countries = CATEGORIES[0].1.iter().take(shape.segments);
+        let segments: Vec<String> = countries.map(|country| format!("country={country}")).collect();
         let mut world = Self {
             settings: Settings {
                 application_id: APPLICATION.to_owned(),
@@ -125,10 +154,12 @@ impl World {
             random: StdRng::seed_from_u64(42),
             normal: Normal::new(0.0, 1.0).expect("a distribution"),
             partitions: shape.partitions,
+            places: Place::all(shape.partitions, &segments, shape.has_global),
+            window: shape.window,
             is_scene: shape.is_scene,
             check: 0,
             checks_at_start: shape.checks,
-            end_ms: now_ms(),
+            end_ms: shape.window.end(now_ms()),
         };
         if shape.is_scene {
             world.input();
@@ -186,13 +217,13 @@ impl World {
     }
 
     /// One more check of everything, in which one feature may drift.
-    pub(super) fn push(&mut self, drift: Option<&str>) {
+    pub(super) fn push(&mut self, drift: Option<Drift<'_>>) {
         self.check += 1;
-        let references = self.references.clone();
+        let (references, places) = (self.references.clone(), self.places.clone());
         let mut producer = self.broker.producer().expect("a producer");
         for reference in references {
-            for partition in 0..self.partitions {
-                for (key, value) in self.events(&reference, partition, drift) {
+            for place in &places {
+                for (key, value) in self.events(&reference, place, drift) {
                     let to = Partition(key.bytes().map(i32::from).sum::<i32>() % 4);
                     let record = OutRecord {
                         topic: "drift-events".into(),
@@ -211,26 +242,30 @@ impl World {
     /// The event time of the present check. The checks that there are at the start end then.
     fn time(&self) -> i64 {
         if self.check <= self.checks_at_start {
-            self.end_ms - (self.checks_at_start - self.check) as i64 * CHECK_EVERY_MS
+            self.end_ms - (self.checks_at_start - self.check) as i64 * self.window.every_ms()
         } else {
-            now_ms().max(self.end_ms + (self.check - self.checks_at_start) as i64)
+            let later = (self.check - self.checks_at_start) as i64;
+            match self.window {
+                Kind::Count => now_ms().max(self.end_ms + later),
+                Kind::Time => self.end_ms + later * self.window.every_ms(),
+            }
         }
     }
 
-    fn events(&mut self, reference: &Reference, partition: i32, drift: Option<&str>) -> Vec<(String, Vec<u8>)> {
+    fn events(&mut self, reference: &Reference, place: &Place, drift: Option<Drift<'_>>) -> Vec<(String, Vec<u8>)> {
         let (features, count) = (reference.features(), reference.features().len());
         let k = self.check * EVERY;
-        let time = self.time();
+        let blank = self.window.event(reference, place, self.partitions, k, self.time());
         let mut found = Vec::new();
         let (mut psis, mut drifted, mut any) = (0.0, 0, false);
         for feature in features {
-            let shift = if drift == Some(feature.name()) {
+            let shift = if drift.is_some_and(|drift| drift.is_of(feature.name(), place)) {
                 1.2
             } else if self.is_scene {
                 scene(
                     reference.monitor(),
                     feature.name(),
-                    partition,
+                    place.partition.unwrap_or_default(),
                     self.check as f64 / self.checks_at_start.max(1) as f64,
                 )
             } else {
@@ -269,7 +304,7 @@ impl World {
                 top_bin: Some(feature.label(top)),
                 top_bin_contribution: Some(contributions[top]),
                 counts: Some(counts),
-                ..blank(reference, partition, k, time)
+                ..blank.clone()
             };
             let key = feature.name().to_string();
             if self.is_scene && reference.monitor() == MONITORS[0] && &**feature.name() == "country" {
@@ -287,7 +322,7 @@ impl World {
             status: if any { Thresholds::default().status(mean) } else { Status::NoDrift },
             feature_count: Some(count as u64),
             drifted_features: Some(drifted),
-            ..blank(reference, partition, k, time)
+            ..blank
         };
         found.push(("*".to_owned(), summary.to_json()));
         found
@@ -333,46 +368,6 @@ fn scene_of_first(feature: &str, partition: i32, time: f64) -> f64 {
         "basket_value" if time > 0.9 => 0.62,
         "sessions_7d" if (0.12..0.2).contains(&time) => 0.8,
         _ => 0.0,
-    }
-}
-
-fn blank(reference: &Reference, partition: i32, k: u64, time: i64) -> DriftEvent {
-    let start = k.saturating_sub(WINDOW);
-    DriftEvent {
-        schema_version: SCHEMA_VERSION,
-        event_id: format!("{APPLICATION}/{}/in/{partition}/partition//x/{k}/v", reference.monitor()),
-        kind: Cow::Borrowed(KIND),
-        monitor: reference.monitor().into(),
-        scope: Scope::Partition,
-        partition: Some(Partition(partition)),
-        segment: None,
-        feature: "".into(),
-        psi: 0.0,
-        p_value: None,
-        psi_null_mean: None,
-        significant: None,
-        status: Status::NoDrift,
-        previous_status: None,
-        record_count: RecordNumber(k),
-        window_count: WINDOW.min(k),
-        missing_count: None,
-        below_range_count: None,
-        above_range_count: None,
-        window_start_offset: Some(Offset(start as i64)),
-        window_end_offset: Some(Offset(k as i64 - 1)),
-        window_start_ms: Timestamp(time - CHECK_EVERY_MS * (WINDOW / EVERY) as i64),
-        window_end_ms: Timestamp(time),
-        counts: None,
-        top_bin: None,
-        top_bin_contribution: None,
-        feature_count: None,
-        drifted_features: None,
-        reference_version: reference.version().into(),
-        closed_by: None,
-        js: None,
-        ks: None,
-        wasserstein: None,
-        chi2_p_value: None,
     }
 }
 

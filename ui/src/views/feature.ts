@@ -5,7 +5,7 @@ import { h, put, save, say } from "../dom";
 import * as format from "../format";
 import type { Model, View } from "../model";
 import { RANGES, to } from "../route";
-import { chip, sameSeries, whose } from "../status";
+import { putChip, sameSeries, whose } from "../status";
 import { Chart } from "./chart";
 import { incidentList } from "./incidents";
 import { Multiples } from "./multiples";
@@ -27,7 +27,11 @@ export function feature(model: Model): View {
 class Feature implements View {
   readonly element: HTMLElement;
   private readonly name: string;
-  private readonly head = h("div", { class: "feature-status" });
+  private readonly status = h("span", {});
+  private readonly psi = h("b", {});
+  private readonly p = h("span", { class: "muted" });
+  private readonly missing = h("span", { class: "muted" });
+  private readonly head = h("div", { class: "feature-status" }, this.status, this.psi, this.p, this.missing);
   private readonly where = h("p", { class: "muted" });
   private readonly bar;
   private readonly chart: Chart;
@@ -40,6 +44,7 @@ class Feature implements View {
   private answer: SeriesAnswer | null = null;
   private front: Series | null = null;
   private metric = "psi";
+  private measures = "";
   private text = "";
   private asked: AbortController | null = null;
   private windowAsked: AbortController | null = null;
@@ -147,7 +152,10 @@ class Feature implements View {
   private drawHead(): void {
     const row = this.model.rows.get(this.name);
     if (!row) return;
-    put(this.head, chip(row.status), h("b", {}, `PSI ${format.psi(row.psi)}`), h("span", { class: "muted" }, `p ${format.probability(row.p_value)}`), h("span", { class: "muted" }, `${format.percent(row.missing)} missing`));
+    putChip(this.status, row.status);
+    say(this.psi, `PSI ${format.psi(row.psi)}`);
+    say(this.p, `p ${format.probability(row.p_value)}`);
+    say(this.missing, `${format.percent(row.missing)} missing`);
     say(this.where, row.series > 1 ? `Worst in ${whose(row)}; it drifts in ${row.drifting} of ${row.series}.` : `In ${whose(row)}.`);
   }
 
@@ -202,10 +210,11 @@ class Feature implements View {
     if (!front || !answer) return;
     const measures = front.details?.measures.filter(({ metric }) => metric !== "chi2").map(({ metric }) => metric) ?? [];
     if (!measures.includes(this.metric)) this.metric = "psi";
-    if (measures.length > 0) {
+    if (measures.join() !== this.measures) {
+      this.measures = measures.join();
       put(
         this.metrics,
-        h(
+        measures.length > 0 && h(
           "select",
           {
             "aria-label": "Measure",

@@ -1,7 +1,7 @@
 // Features by time: the worst check of each stretch, worst feature first. Drawn on one canvas, as many rows as are seen.
 
-import { type HeatMap, type Update, get, path, url } from "../api";
-import { css, eachFrame, firstChart, h, put, say } from "../dom";
+import { type HeatMap, type Status, type Update, get, path, url } from "../api";
+import { css, eachFrame, firstChart, h, put, say, set } from "../dom";
 import * as format from "../format";
 import { type Model, thresholds } from "../model";
 import { RANGES, to } from "../route";
@@ -42,8 +42,22 @@ export class HeatMapPanel {
   private asked: AbortController | null = null;
   private readonly redraw = eachFrame(() => this.paint());
   private readonly observer = new ResizeObserver(() => this.sized());
-  private readonly unlisten = onChange(() => this.redraw());
+  /** What is not seen is not drawn. Until the browser says so, it is taken as seen. */
+  private readonly watcher = new IntersectionObserver(([entry]) => {
+    this.isSeen = entry!.isIntersecting;
+    if (this.isSeen && this.isStale) this.redraw();
+  });
+  private isSeen = true;
+  private isStale = false;
+  private readonly unlisten = onChange(() => {
+    this.drawn.frame = "";
+    this.redraw();
+  });
   private width = 0;
+  /** What the canvas shows: where everything is, and of each row on it what it says. If these hold, only cells that changed are drawn. */
+  private readonly drawn = { frame: "", rows: new Map<number, string>() };
+  /** Cells that changed since, by rows of the map. */
+  private readonly changed = new Map<number, Set<number>>();
 
   constructor(private readonly model: Model) {
     this.scroller.append(this.spacer);
@@ -63,11 +77,13 @@ export class HeatMapPanel {
     this.scroller.addEventListener("focus", this.redraw);
     this.scroller.addEventListener("blur", this.redraw);
     this.observer.observe(this.scroller);
+    this.watcher.observe(this.scroller);
     this.drawLegend();
   }
 
   close(): void {
     this.observer.disconnect();
+    this.watcher.disconnect();
     this.unlisten();
     this.asked?.abort();
   }
@@ -96,9 +112,14 @@ export class HeatMapPanel {
       }
       const column = Math.floor((time - map.from_ms) / this.step);
       if (column < 0 || column >= map.columns) continue;
-      const cells = map.psi[row]!;
-      cells[column] = Math.max(cells[column] ?? 0, points.psi[at]!);
-      map.status[row]![column] = Math.max(map.status[row]![column]!, RANK[points.status[at]!]);
+      const [psi, status] = [map.psi[row]!, map.status[row]!];
+      const [value, rank] = [points.psi[at]!, RANK[points.status[at]!]];
+      if (value <= (psi[column] ?? -1) && rank <= status[column]!) continue;
+      psi[column] = Math.max(psi[column] ?? 0, value);
+      status[column] = Math.max(status[column]!, rank);
+      const cells = this.changed.get(row);
+      if (cells) cells.add(column);
+      else this.changed.set(row, new Set([column]));
     }
     this.sort();
     this.redraw();
@@ -182,6 +203,7 @@ export class HeatMapPanel {
     }
     this.index = new Map(this.map.feature.map((feature, row) => [feature, row]));
     this.cell = null;
+    this.drawn.frame = "";
     this.sort();
     this.paint();
   }
@@ -207,11 +229,13 @@ export class HeatMapPanel {
   }
 
   private paint(): void {
-    const { map, canvas, scroller } = this;
+    const { map, canvas, scroller, drawn } = this;
     if (!map || this.width === 0) return;
+    this.isStale = !this.isSeen;
+    if (this.isStale) return;
     const rowHeight = this.rowHeight();
     const total = this.order.length * rowHeight + AXIS;
-    this.spacer.style.height = `${total}px`;
+    set(this.spacer, "style", `height: ${total}px`);
     const height = Math.min(scroller.clientHeight || total, total);
     const ratio = devicePixelRatio || 1;
     if (canvas.width !== Math.round(this.width * ratio) || canvas.height !== Math.round(height * ratio)) {
@@ -219,67 +243,96 @@ export class HeatMapPanel {
       canvas.height = Math.round(height * ratio);
       canvas.style.width = `${this.width}px`;
       canvas.style.height = `${height}px`;
+      drawn.frame = "";
     }
     const context = canvas.getContext("2d");
     if (!context) return;
+    const top = Math.round(scroller.scrollTop * ratio) / ratio;
+    const limits = thresholds(this.model.monitor);
+    const frame = [this.width, height, ratio, top, rowHeight, map.from_ms, map.columns, this.step, limits].join();
+    const isWhole = frame !== drawn.frame;
+    drawn.frame = frame;
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
-    context.clearRect(0, 0, this.width, height);
-    const label = this.labelWidth();
-    const cell = this.cellWidth();
-    const top = scroller.scrollTop;
+    if (isWhole) {
+      drawn.rows.clear();
+      context.clearRect(0, 0, this.width, height);
+      this.axis(context, this.labelWidth(), this.cellWidth(), height);
+    }
+    const ramp = new Ramp(limits);
     const first = Math.floor(top / rowHeight);
     const last = Math.min(this.order.length, Math.ceil((top + height - AXIS) / rowHeight));
-    const ramp = new Ramp(thresholds(this.model.monitor));
-    const font = css("--font");
-    const ink = css("--ink");
-    const gap = cell > 4 ? 1 : 0;
-    let colour = "";
     context.save();
     context.beginPath();
     context.rect(0, 0, this.width, height - AXIS);
     context.clip();
     context.textBaseline = "middle";
+    context.textAlign = "left";
     for (let at = first; at < last; at++) {
-      colour = "";
       const row = this.order[at]!;
       const y = at * rowHeight - top;
-      const isHere = this.cell?.row === at && document.activeElement === scroller;
-      context.font = `${isHere ? 650 : 450} 12px ${font}`;
-      context.fillStyle = ink;
-      context.textAlign = "left";
-      const now = this.model.rows.get(map.feature[row]!);
-      if (now) {
-        context.fillStyle = ramp.ink[now.status];
-        drawShape(context, now.status, 6, y + rowHeight / 2, 3.5);
-        context.fillStyle = ink;
+      const chosen = this.cell?.row === at && document.activeElement === scroller ? this.cell.column : null;
+      const status = this.model.rows.get(map.feature[row]!)?.status ?? null;
+      const says = `${row} ${status} ${chosen}`;
+      if (drawn.rows.get(at) === says && chosen === null) {
+        this.cells(context, ramp, row, y, this.changed.get(row) ?? []);
+        continue;
       }
-      context.fillText(fit(context, map.feature[row]!, label - 26), 16, y + rowHeight / 2 + 0.5);
-      const psi = map.psi[row]!;
-      const status = map.status[row]!;
-      for (let column = 0; column < map.columns; column++) {
-        const value = psi[column];
-        if (value == null) continue;
-        const x = label + column * cell;
-        const verdict = STATUSES[status[column]!]!;
-        const next = ramp.colour(value, verdict);
-        // Most cells have the colour of the one before, and to set it costs more than the cell.
-        if (next !== colour) context.fillStyle = colour = next;
-        context.fillRect(x, y + 1, cell - gap, rowHeight - 2);
-        if (verdict !== "no_drift" && cell >= 8) {
-          context.fillStyle = ramp.onCell;
-          colour = "";
-          drawShape(context, verdict, x + (cell - gap) / 2, y + rowHeight / 2, 2.4);
-        }
-      }
-      if (isHere && this.cell) {
-        context.strokeStyle = ink;
+      drawn.rows.set(at, says);
+      this.label(context, ramp, map.feature[row]!, status, y, chosen !== null);
+      this.cells(context, ramp, row, y, map.psi[row]!.keys());
+      if (chosen !== null) {
+        context.strokeStyle = css("--ink");
         context.lineWidth = 2;
-        context.strokeRect(label + this.cell.column * cell, y + 1, Math.max(cell - gap, 3), rowHeight - 2);
+        context.strokeRect(this.edge(chosen), y + 1, Math.max(this.edge(chosen + 1) - this.edge(chosen) - 1, 3), rowHeight - 2);
       }
     }
     context.restore();
-    this.axis(context, label, cell, height);
+    this.changed.clear();
     firstChart();
+  }
+
+  /** Where a column begins: on a whole pixel of the screen, so that a cell can be drawn anew without its neighbours. */
+  private edge(column: number): number {
+    const ratio = devicePixelRatio || 1;
+    return Math.round((this.labelWidth() + column * this.cellWidth()) * ratio) / ratio;
+  }
+
+  private label(context: CanvasRenderingContext2D, ramp: Ramp, feature: string, status: Status | null, y: number, isHere: boolean): void {
+    const rowHeight = this.rowHeight();
+    const width = this.labelWidth();
+    context.clearRect(0, y, width, rowHeight);
+    if (status) {
+      context.fillStyle = ramp.ink[status];
+      drawShape(context, status, 6, y + rowHeight / 2, 3.5);
+    }
+    context.font = `${isHere ? 650 : 450} 12px ${css("--font")}`;
+    context.fillStyle = css("--ink");
+    context.fillText(fit(context, feature, width - 26), 16, y + rowHeight / 2 + 0.5);
+  }
+
+  private cells(context: CanvasRenderingContext2D, ramp: Ramp, row: number, y: number, columns: Iterable<number>): void {
+    const map = this.map!;
+    const [psi, status] = [map.psi[row]!, map.status[row]!];
+    const rowHeight = this.rowHeight();
+    const gap = this.cellWidth() > 4 ? 1 : 0;
+    const hasShapes = this.cellWidth() >= 8;
+    let colour = "";
+    for (const column of columns) {
+      const value = psi[column];
+      const x = this.edge(column);
+      const width = this.edge(column + 1) - x;
+      context.clearRect(x, y, width, rowHeight);
+      if (value == null) continue;
+      const verdict = STATUSES[status[column]!]!;
+      const next = ramp.colour(value, verdict);
+      // Most cells have the colour of the one before, and to set it costs more than the cell.
+      if (next !== colour) context.fillStyle = colour = next;
+      context.fillRect(x, y + 1, width - gap, rowHeight - 2);
+      if (verdict === "no_drift" || !hasShapes) continue;
+      context.fillStyle = ramp.onCell;
+      colour = "";
+      drawShape(context, verdict, x + (width - gap) / 2, y + rowHeight / 2, 2.4);
+    }
   }
 
   private axis(context: CanvasRenderingContext2D, label: number, cell: number, height: number): void {

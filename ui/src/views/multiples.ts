@@ -1,9 +1,9 @@
 // Small multiples: the same feature in each partition, or each segment, on one scale.
 
 import type { Series } from "../api";
-import { h, put, s, say } from "../dom";
+import { h, s, say, set } from "../dom";
 import * as format from "../format";
-import { mark, sameSeries, whose } from "../status";
+import { putMark, sameSeries, whose } from "../status";
 
 const W = 180;
 const H = 48;
@@ -13,6 +13,7 @@ export class Multiples {
   private readonly grid = h("div", { class: "multiples" });
   private readonly found = h("p", { class: "found", role: "status" });
   private readonly search: HTMLInputElement;
+  private cards: Card[] = [];
 
   constructor(
     hasSegments: boolean,
@@ -33,35 +34,69 @@ export class Multiples {
     const times = all.flatMap((series) => [series.time_ms[0] ?? 0, series.time_ms.at(-1) ?? 0]);
     const [from, to] = [Math.min(...times), Math.max(...times)];
     const top = Math.max(thresholds?.[1] ?? 0.25, ...all.map((series) => Math.max(0, ...series.psi))) * 1.05;
-    const y = (value: number): number => H - (value / top) * H;
     const focused = (document.activeElement as HTMLElement | null)?.dataset["series"];
-    put(
-      this.grid,
-      ...all.map((series) => {
-        const name = whose(series);
-        const status = series.status.at(-1) ?? null;
-        const points = series.time_ms.map((ms, at) => `${(to > from ? ((ms - from) / (to - from)) * W : W).toFixed(1)},${y(series.psi[at]!).toFixed(1)}`);
-        return h(
-          "button",
-          {
-            type: "button",
-            class: "multiple",
-            "data-series": name,
-            "aria-pressed": String(front !== null && sameSeries(series, front)),
-            click: () => this.pick(series),
-          },
-          h("span", { class: "multiple-name", title: name }, mark(status), h("span", {}, name)),
-          s(
-            "svg",
-            { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", "aria-hidden": "true" },
-            thresholds && s("line", { x1: 0, x2: W, y1: y(thresholds[1]), y2: y(thresholds[1]), class: "limit" }),
-            s("polyline", { points: points.join(" "), class: `line ${status}`, "vector-effect": "non-scaling-stroke" }),
-          ),
-          h("span", { class: "multiple-psi" }, format.psi(series.psi.at(-1)), h("span", { class: "hidden" }, ` PSI, ${(status ?? "").replace("_", " ")}`)),
-        );
-      }),
-    );
-    if (focused !== undefined) [...this.grid.querySelectorAll<HTMLElement>("[data-series]")].find((button) => button.dataset["series"] === focused)?.focus();
+    // Cards stay where they stood; what they are of may change, as when another segment is searched for.
+    while (this.cards.length > all.length) this.cards.pop()!.element.remove();
+    while (this.cards.length < all.length) {
+      const card = new Card(this.pick);
+      this.cards.push(card);
+      this.grid.append(card.element);
+    }
+    all.forEach((series, at) => this.cards[at]!.draw(series, front !== null && sameSeries(series, front), { from, to, top, limit: thresholds?.[1] ?? null }));
+    if (focused !== undefined) this.cards.find(({ element }) => element.dataset["series"] === focused)?.element.focus();
     say(this.found, count > all.length ? `The worst ${format.count(all.length)} of ${format.count(count)} are shown.` : "");
+  }
+}
+
+/** What all cards are drawn to. */
+interface Frame {
+  from: number;
+  to: number;
+  top: number;
+  limit: number | null;
+}
+
+/** One partition or segment. Its nodes stay, as there may be dozens that go on at once. */
+class Card {
+  private readonly shape = h("span", { class: "multiple-mark" });
+  private readonly text = h("span", {});
+  private readonly name = h("span", { class: "multiple-name" }, this.shape, this.text);
+  private readonly limit = s("line", { x1: 0, x2: W, class: "limit" });
+  private readonly line = s("polyline", { "vector-effect": "non-scaling-stroke" });
+  private readonly figure = h("span", {});
+  private readonly word = h("span", { class: "hidden" });
+  private series: Series | null = null;
+  readonly element: HTMLElement;
+
+  constructor(pick: (series: Series) => void) {
+    this.element = h(
+      "button",
+      { type: "button", class: "multiple", click: () => this.series && pick(this.series) },
+      this.name,
+      s("svg", { viewBox: `0 0 ${W} ${H}`, preserveAspectRatio: "none", "aria-hidden": "true" }, this.limit, this.line),
+      h("span", { class: "multiple-psi" }, this.figure, this.word),
+    );
+  }
+
+  draw(series: Series, isFront: boolean, { from, to, top, limit }: Frame): void {
+    this.series = series;
+    const name = whose(series);
+    const status = series.status.at(-1) ?? null;
+    const x = (ms: number): string => (to > from ? ((ms - from) / (to - from)) * W : W).toFixed(1);
+    const y = (value: number): string => (H - (value / top) * H).toFixed(1);
+    set(this.element, "data-series", name);
+    set(this.element, "aria-pressed", String(isFront));
+    set(this.name, "title", name);
+    say(this.text, name);
+    putMark(this.shape, status);
+    set(this.limit, "visibility", limit === null ? "hidden" : "visible");
+    if (limit !== null) {
+      set(this.limit, "y1", y(limit));
+      set(this.limit, "y2", y(limit));
+    }
+    set(this.line, "points", series.time_ms.map((ms, at) => `${x(ms)},${y(series.psi[at]!)}`).join(" "));
+    set(this.line, "class", `line ${status}`);
+    say(this.figure, format.psi(series.psi.at(-1)));
+    say(this.word, ` PSI, ${(status ?? "").replace("_", " ")}`);
   }
 }

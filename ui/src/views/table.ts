@@ -1,6 +1,6 @@
 // The table of features: searched, sorted, exported.
 
-import { h, put, s, save, say } from "../dom";
+import { h, put, s, save, say, set } from "../dom";
 import * as format from "../format";
 import { type Model, type Row, thresholds } from "../model";
 import { to } from "../route";
@@ -34,8 +34,9 @@ const DEFAULT = "-status";
 
 export class FeatureTable {
   readonly element: HTMLElement;
-  private readonly body = h("tbody", {});
-  private readonly head = h("tr", {});
+  // Rows are boxes of their own to the style sheet, so what they are has to be said.
+  private readonly body = h("tbody", { role: "rowgroup" });
+  private readonly head = h("tr", { role: "row" });
   private readonly found = h("p", { class: "found", role: "status" });
   private readonly more = h("button", { type: "button", class: "button", click: () => this.showAll() });
   private readonly search: HTMLInputElement;
@@ -61,7 +62,7 @@ export class FeatureTable {
         h("h2", { id: "table-title" }, "Features"),
         h("div", { class: "tools" }, this.search, h("button", { type: "button", class: "button", click: () => this.export() }, "CSV")),
       ),
-      h("div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Table of features" }, h("table", { class: "features" }, h("thead", {}, this.head), this.body)),
+      h("div", { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Table of features" }, h("table", { class: "features", role: "table" }, h("thead", { role: "rowgroup" }, this.head), this.body)),
       h("div", { class: "table-foot" }, this.found, this.more),
     );
     this.drawHead();
@@ -105,7 +106,7 @@ export class FeatureTable {
         const next = isBy ? !descends : column.descends;
         return h(
           "th",
-          { scope: "col", class: column.class ?? null, "aria-sort": isBy ? (descends ? "descending" : "ascending") : null },
+          { role: "columnheader", scope: "col", class: column.class ?? null, "aria-sort": isBy ? (descends ? "descending" : "ascending") : null },
           h(
             "button",
             { type: "button", title: column.title ?? null, "data-column": column.key, click: () => this.model.go({ sort: `${next ? "-" : ""}${column.key}` }, true) },
@@ -201,11 +202,11 @@ class Line {
     this.link = h("a", { href: "#" }, feature);
     this.link.addEventListener("focus", () => this.aim());
     this.link.addEventListener("pointerenter", () => this.aim());
-    this.cells = COLUMNS.map((column) => h(column.key === "feature" ? "th" : "td", { class: column.class ?? null, ...(column.key === "feature" && { scope: "row" }) }));
+    this.cells = COLUMNS.map(({ key, class: kind }) => (key === "feature" ? h("th", { role: "rowheader", scope: "row" }) : h("td", { role: "cell", class: kind ?? null })));
     this.cells[1]!.append(this.link);
     this.cells[3]!.append(this.bar, this.figure);
     this.cells[5]!.append(this.spark.element);
-    this.element = h("tr", {}, ...this.cells);
+    this.element = h("tr", { role: "row" }, ...this.cells);
     this.aim();
   }
 
@@ -232,8 +233,8 @@ class Line {
     say(this.figure, format.psi(row.psi));
     const limits = thresholds(this.model.monitor, this.feature) ?? [0.1, 0.25];
     // Twice the drift threshold fills the bar.
-    this.bar.style.setProperty("--part", String(Math.min(1, row.psi / (2 * limits[1]))));
-    this.bar.className = `bar ${row.status}`;
+    set(this.bar, "style", `--part: ${Math.min(1, row.psi / (2 * limits[1])).toFixed(2)}`);
+    set(this.bar, "class", `bar ${row.status}`);
     say(this.cells[4]!, format.probability(row.p_value));
     const trend = row.trend.join();
     if (trend !== this.trend) {
@@ -242,7 +243,7 @@ class Line {
     }
     say(this.cells[6]!, format.percent(row.missing));
     say(this.cells[7]!, `${row.drifting} of ${row.series}`);
-    this.element.title = `Worst in ${whose(row)}`;
+    set(this.element, "title", `Worst in ${whose(row)}`);
   }
 }
 
@@ -269,10 +270,10 @@ class Sparkline {
     const top = Math.max(limit, ...trend) * 1.05;
     const x = (at: number): number => (trend.length < 2 ? W : (at / (trend.length - 1)) * W);
     const y = (value: number): string => (H - 1 - (value / top) * (H - 2)).toFixed(1);
-    this.limit.setAttribute("y1", y(limit));
-    this.limit.setAttribute("y2", y(limit));
+    set(this.limit, "y1", y(limit));
+    set(this.limit, "y2", y(limit));
     this.line.setAttribute("points", trend.map((value, at) => `${x(at).toFixed(1)},${y(value)}`).join(" "));
-    this.line.setAttribute("class", `line ${status}`);
+    set(this.line, "class", `line ${status}`);
     const rise = slope(trend);
     const moves = Math.abs(rise) > 0.02 * top;
     say(this.arrow, !moves ? "→" : rise > 0 ? "↗" : "↘");
