@@ -6,7 +6,8 @@ use leeway_topology::drift::Status;
 use leeway_topology::event::{ClosedBy, DriftEvent, KIND, SCHEMA_VERSION, Scope};
 use leeway_topology::ids::{Offset, Partition, RecordNumber, Timestamp};
 use leeway_topology::reference::Reference;
-use leeway_topology::window::{CountWindow, TimeWindow, Window};
+use leeway_topology::window::time::TimeWindow;
+use leeway_topology::window::{CountWindow, Window};
 
 /// Records of a count window, and from one to the next.
 pub(super) const WINDOW: u64 = 2000;

@@ -132,13 +132,13 @@ class Feature implements View {
     }
     const { front, answer } = this;
     if (!front || !answer) return;
-    let isNew = false;
+    let newest: WindowId | null = null;
     update.points.feature.forEach((feature, at) => {
       if (feature !== this.name) return;
       const points = update.points!;
       const of = { scope: points.scope[at]!, partition: points.partition[at]!, segment: points.segment[at]! };
       // The front has details that a point lacks: it is read again.
-      if (sameSeries(front, of)) isNew = true;
+      if (sameSeries(front, of)) newest = { record_count: points.record_count[at]!, time_ms: points.time_ms[at]! };
       const series = answer.series.find((series) => series !== front && sameSeries(series, of));
       if (!series) return;
       series.time_ms.push(points.time_ms[at]!);
@@ -146,7 +146,7 @@ class Feature implements View {
       series.status.push(points.status[at]!);
       series.record_count.push(points.record_count[at]!);
     });
-    if (isNew) void this.readFront();
+    if (newest !== null) void this.readFront(newest);
   }
 
   private drawHead(): void {
@@ -161,6 +161,10 @@ class Feature implements View {
 
   private address(query: Record<string, string | number | null>): string {
     return url(`monitors/${path(this.model.monitor!.name)}/features/${path(this.name)}/series`, query);
+  }
+
+  private windowAddress({ scope, partition, segment }: Series, id: WindowId): string {
+    return url(`monitors/${path(this.model.monitor!.name)}/features/${path(this.name)}/window`, { scope, partition, segment, ...id });
   }
 
   private async read(): Promise<void> {
@@ -192,15 +196,26 @@ class Feature implements View {
     this.look();
   }
 
-  private async readFront(): Promise<void> {
-    const { front, answer } = this;
+  /** The front and, where the reader follows, its newest window: both at once, so that they are drawn in one frame. */
+  private async readFront(newest: WindowId): Promise<void> {
+    const { front, answer, model } = this;
     if (!front || !answer) return;
     const { scope, partition, segment } = front;
-    const own = await get<SeriesAnswer>(this.address({ scope, partition, segment, full: 1, limit: 1 })).catch(() => null);
+    const [own, window] = await Promise.all([
+      get<SeriesAnswer>(this.address({ scope, partition, segment, full: 1, limit: 1 })).catch(() => null),
+      model.route.at === null ? get<WindowAnswer>(this.windowAddress(front, newest)).catch(() => null) : null,
+    ]);
     const found = own?.series[0];
     if (!found || this.front !== front) return;
     answer.series = answer.series.map((series) => (series === front ? found : series));
     this.setFront(found);
+    const last = found.time_ms.length - 1;
+    if (window && model.route.at === null && found.time_ms[last] === newest.time_ms && found.record_count[last] === newest.record_count) {
+      this.windowAsked?.abort();
+      this.windowKey = windowKey(newest, found, true, true);
+      this.window.show(window, true);
+    }
+    // Else what is looked at has to be read, or is shown already.
     this.look();
   }
 
@@ -305,7 +320,7 @@ class Feature implements View {
     const id = { record_count: front.record_count[place]!, time_ms: front.time_ms[place]! };
     this.chart.select(id);
     const isLatest = this.model.route.at === null;
-    const key = JSON.stringify([id, front.scope, front.partition, front.segment, isLatest, place === front.time_ms.length - 1]);
+    const key = windowKey(id, front, isLatest, place === front.time_ms.length - 1);
     if (key === this.windowKey) return;
     this.windowKey = key;
     void this.readWindow(id, isLatest);
@@ -316,10 +331,8 @@ class Feature implements View {
     if (!front || !model.monitor) return;
     this.windowAsked?.abort();
     this.windowAsked = new AbortController();
-    const { scope, partition, segment } = front;
-    const address = url(`monitors/${path(model.monitor.name)}/features/${path(this.name)}/window`, { scope, partition, segment, ...id });
     try {
-      this.window.show(await get<WindowAnswer>(address, this.windowAsked.signal), isLatest);
+      this.window.show(await get<WindowAnswer>(this.windowAddress(front, id), this.windowAsked.signal), isLatest);
     } catch (error) {
       if (error instanceof Refused) this.window.missing(error.message);
     }
@@ -347,6 +360,9 @@ class Feature implements View {
     if (this.front) save(`leeway-${this.name}.csv`, "text/csv", table(this.front));
   }
 }
+
+/** What makes the window that is shown another one. */
+const windowKey = (id: WindowId, { scope, partition, segment }: Series, isLatest: boolean, isLast: boolean): string => JSON.stringify([id, scope, partition, segment, isLatest, isLast]);
 
 /** A series as CSV. */
 function table(front: Series): string {

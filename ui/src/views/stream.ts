@@ -1,13 +1,15 @@
 // How the stream itself is: lag, rate, dead letters, how full windows are.
 
 import type { StreamState, Update } from "../api";
-import { h, put } from "../dom";
+import { h, put, say, set } from "../dom";
 import * as format from "../format";
 import type { Model, View } from "../model";
 import { eachFrame } from "../dom";
 
 export function stream(model: Model): View {
-  const figures = h("div", { class: "figures" });
+  const [lagging, rated, dead, instances] = [new Figure("Lag"), new Figure("Rate"), new Figure("Dead letters"), new Figure("Instances")];
+  const figures = h("div", { class: "figures", hidden: true }, lagging.element, rated.element, dead.element, instances.element);
+  const table = new Table();
   const partitions = h("div", {});
   const sources = h("div", {});
   const about = h("div", {});
@@ -27,6 +29,7 @@ export function stream(model: Model): View {
     const key = JSON.stringify([stream, monitor.settings, monitor.reference_version]);
     if (key === drawn) return;
     drawn = key;
+    figures.hidden = false;
     drawFigures(stream);
     drawPartitions(stream);
     drawSources(stream);
@@ -39,19 +42,12 @@ export function stream(model: Model): View {
     const lag = topic?.partitions.reduce((sum, { lag }) => sum + lag, 0);
     const rate = flows.some(({ partition }) => partition !== null) ? sum(flows.filter(({ partition }) => partition !== null).map(({ rate }) => rate)) : sum(flows.map(({ rate }) => rate));
     const letters = topic?.dead_letters_max;
-    const figure = (name: string, value: string, note: string, state = ""): HTMLElement => h("div", { class: `figure ${state}` }, h("span", { class: "figure-name" }, name), h("b", {}, value), h("span", { class: "muted" }, note));
-    put(
-      figures,
-      figure("Lag", lag === undefined ? "–" : format.short(lag), lag === undefined ? "Kafka has not said yet" : "records not processed yet"),
-      figure("Rate", `${format.short(rate)}/s`, "records, over the last minute"),
-      figure(
-        "Dead letters",
-        letters == null ? "0" : letters === 0 ? "0" : `≤ ${format.short(letters)}`,
-        letters == null ? "their topic is not there" : "by offsets, transaction markers included",
-        letters != null && letters > 0 ? "warn" : "",
-      ),
-      figure("Instances", String(new Set(health.members.map((member) => member.replace(/-StreamThread-\d+$/, ""))).size), `${health.members.length} member${health.members.length === 1 ? "" : "s"} of the group`, health.members.length === 0 ? "warn" : ""),
-    );
+    const members = health.members.length;
+    const isWarned = letters != null && letters > 0;
+    lagging.say(lag === undefined ? "–" : format.short(lag), lag === undefined ? "Kafka has not said yet" : "records not processed yet");
+    rated.say(`${format.short(rate)}/s`, "records, over the last minute");
+    dead.say(isWarned ? `≤ ${format.short(letters)}` : "0", letters == null ? "their topic is not there" : "by offsets, transaction markers included", isWarned);
+    instances.say(String(new Set(health.members.map((member) => member.replace(/-StreamThread-\d+$/, ""))).size), `${members} member${members === 1 ? "" : "s"} of the group`, members === 0);
   }
 
   function monitorTopic(health: StreamState["health"]): StreamState["health"]["topics"][string] | undefined {
@@ -65,41 +61,27 @@ export function stream(model: Model): View {
     const numbers = new Set<number | null>([...flows.map(({ partition }) => partition), ...(topic?.partitions.map(({ partition }) => partition) ?? [])]);
     if (numbers.size === 0) return put(partitions, h("p", { class: "muted" }, "Nothing is known of any partition yet."));
     const now = Date.now() + model.clock;
-    const rows = [...numbers].sort((a, b) => (a ?? -1) - (b ?? -1)).map((number) => {
-      const flow = flows.find(({ partition }) => partition === number);
-      const offsets = topic?.partitions.find(({ partition }) => partition === number);
-      const size = settings?.window.kind === "count" && flow ? settings.window.size * flow.windows : null;
-      const full = size && flow ? Math.min(1, flow.window_count / size) : null;
-      return h(
-        "tr",
-        {},
-        h("th", { scope: "row" }, number === null ? "whole topic" : String(number)),
-        h("td", { class: "number" }, offsets ? format.count(offsets.lag) : "–"),
-        h("td", { class: "number" }, flow ? `${format.short(flow.rate)}/s` : "–"),
-        h("td", { class: "number wide-only" }, flow ? format.count(flow.records) : "–"),
-        h(
-          "td",
-          {},
-          full === null
-            ? flow
-              ? `${format.count(flow.window_count)} records`
-              : "–"
-            : h("span", { class: "fill", title: `${format.count(flow!.window_count)} of ${format.count(size!)} records` }, h("i", { style: `--part: ${full}`, "aria-hidden": "true" }), format.percent(full)),
-        ),
-        h("td", {}, flow ? format.ago(now - flow.written_ms) : "–"),
-        h("td", { class: "number wide-only" }, offsets?.committed == null ? "–" : String(offsets.committed)),
-        h("td", { class: "number wide-only" }, offsets ? String(offsets.end) : "–"),
-      );
-    });
-    const names = ["Partition", "Lag", "Rate", "Records", "Window fill", "Last check", "Committed", "End"];
-    put(
-      partitions,
-      h(
-        "div",
-        { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Table of partitions" },
-        h("table", {}, h("thead", {}, h("tr", {}, ...names.map((name, at) => h("th", { scope: "col", class: at === 1 || at === 2 ? "number" : at === 3 || at > 5 ? "number wide-only" : null }, name)))), h("tbody", {}, ...rows)),
-      ),
+    table.draw(
+      [...numbers]
+        .sort((a, b) => (a ?? -1) - (b ?? -1))
+        .map((number) => {
+          const flow = flows.find(({ partition }) => partition === number);
+          const offsets = topic?.partitions.find(({ partition }) => partition === number);
+          const size = settings?.window.kind === "count" && flow ? settings.window.size * flow.windows : null;
+          return {
+            name: number === null ? "whole topic" : String(number),
+            lag: offsets ? format.count(offsets.lag) : "–",
+            rate: flow ? `${format.short(flow.rate)}/s` : "–",
+            records: flow ? format.count(flow.records) : "–",
+            full: size && flow ? Math.min(1, flow.window_count / size) : null,
+            fill: flow ? `${format.count(flow.window_count)}${size ? ` of ${format.count(size)}` : ""} records` : "–",
+            checked: flow ? format.ago(now - flow.written_ms) : "–",
+            committed: offsets?.committed == null ? "–" : String(offsets.committed),
+            end: offsets ? String(offsets.end) : "–",
+          };
+        }),
     );
+    if (partitions.firstChild !== table.element) put(partitions, table.element);
   }
 
   function drawSources({ sources: all, history }: StreamState): void {
@@ -148,4 +130,72 @@ const sum = (values: number[]): number => values.reduce((sum, value) => sum + va
 
 function definitions(rows: [string, string][], kind = "facts"): HTMLElement {
   return h("dl", { class: kind }, ...rows.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
+}
+
+/** A number with its name above and what it is of below. */
+class Figure {
+  private readonly value = h("b", {});
+  private readonly note = h("span", { class: "muted" });
+  readonly element: HTMLElement;
+
+  constructor(name: string) {
+    this.element = h("div", { class: "figure" }, h("span", { class: "figure-name" }, name), this.value, this.note);
+  }
+
+  say(value: string, note: string, isWarned = false): void {
+    say(this.value, value);
+    say(this.note, note);
+    set(this.element, "class", isWarned ? "figure warn" : "figure");
+  }
+}
+
+/** A partition, in words. */
+interface Line {
+  name: string;
+  lag: string;
+  rate: string;
+  records: string;
+  /** Of a count window. */
+  full: number | null;
+  fill: string;
+  checked: string;
+  committed: string;
+  end: string;
+}
+
+/** The table of partitions. Its cells stay: all of them change with each check. */
+class Table {
+  private readonly body = h("tbody", {});
+  readonly element: HTMLElement;
+
+  constructor() {
+    const names = ["Partition", "Lag", "Rate", "Records", "Window fill", "Last check", "Committed", "End"];
+    this.element = h(
+      "div",
+      { class: "table-scroll", tabindex: "0", role: "region", "aria-label": "Table of partitions" },
+      h("table", {}, h("thead", {}, h("tr", {}, ...names.map((name, at) => h("th", { scope: "col", class: at === 1 || at === 2 ? "number" : at === 3 || at > 5 ? "number wide-only" : null }, name)))), this.body),
+    );
+  }
+
+  draw(lines: Line[]): void {
+    const { rows } = this.body;
+    while (rows.length > lines.length) rows[rows.length - 1]!.remove();
+    while (rows.length < lines.length) {
+      const kinds = ["number", "number", "number wide-only", null, null, "number wide-only", "number wide-only"];
+      this.body.append(h("tr", {}, h("th", { scope: "row" }), ...kinds.map((kind, at) => h("td", { class: kind }, at === 3 && h("span", {}, h("i", { "aria-hidden": "true" }), h("span", {}))))));
+    }
+    lines.forEach((line, at) => {
+      const cells = [...rows[at]!.cells];
+      const fill = cells[4]!.firstElementChild!;
+      const bar = fill.firstElementChild as HTMLElement;
+      const isFilling = line.full !== null;
+      set(fill, "class", isFilling ? "fill" : "");
+      set(fill, "title", isFilling ? line.fill : "");
+      bar.hidden = !isFilling;
+      if (line.full !== null) set(bar, "style", `--part: ${line.full}`);
+      say(fill.lastElementChild!, line.full === null ? line.fill : format.percent(line.full));
+      const { name, lag, rate, records, checked, committed, end } = line;
+      [name, lag, rate, records, null, checked, committed, end].forEach((text, at) => text !== null && say(cells[at]!, text));
+    });
+  }
 }
