@@ -21,7 +21,7 @@ export CXX := ccache c++
 export CCACHE_NOHASHDIR := 1
 endif
 
-.PHONY: help demo test check lint purity unit ui ui-test screenshots ui-if-node broker flows rules observability dashboards sql doc deny compose instructions bench bench-parts bench-recovery bench-segments bench-alert bench-dashboard calibrate simulate mutations chaos fuzz
+.PHONY: help demo test check lint purity unit ui ui-test screenshots ui-if-node broker flows rules observability dashboards sql doc deny compose instructions bench bench-scale bench-parts bench-recovery bench-segments bench-alert bench-dashboard calibrate simulate mutations chaos fuzz
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -142,6 +142,11 @@ bench: $(PEERS)/installed $(STREAMS)/target/libs ## Throughput and latency besid
 	@$(if $(filter file,$(origin LEEWAY_BIN)),cargo build --quiet --release)
 	@cargo build --quiet --release --package leeway-floor
 	$(PEERS)/bin/python benches/peers/bench.py $(or $(ARGS),--write)
+
+bench-scale: $(PEERS)/installed ## What a record costs as features, partitions, windows, records, segments and instances grow: make bench-scale ARGS=--help (release build; half an hour and 10 GB of disk when built)
+	@$(if $(filter file,$(origin LEEWAY_BIN)),cargo build --quiet --release)
+	@cargo build --quiet --release --package leeway-floor
+	$(PEERS)/bin/python benches/peers/scale.py $(or $(ARGS),--write)
 
 $(PEERS)/installed: benches/peers/requirements.txt
 	python3 -m venv --clear $(PEERS)

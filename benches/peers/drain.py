@@ -118,7 +118,20 @@ class Running:
 
     def expect(self) -> None:
         if self.process.poll() is not None:
-            raise RuntimeError(f"it ended with {self.process.returncode}: {self.log.read_text()[-2000:]}")
+            raise RuntimeError(f"it ended with {self.process.returncode}: {self.said()}")
+
+    def said(self) -> str:
+        return self.log.read_text()[-2000:]
+
+    def cpu_seconds(self) -> float:
+        return cpu_seconds(self.process.pid)
+
+    def peak_bytes(self) -> int:
+        return peak_bytes(self.process.pid)
+
+    def drop_output(self) -> None:
+        """Or it would wait for a reader when the pipe is full."""
+        threading.Thread(target=self.process.stdout.read, daemon=True).start()
 
     def stop(self) -> None:
         if self.process.stdin is not None:
@@ -146,18 +159,18 @@ def drain(kafka: Kafka, contestant: Contestant, job: Job, partitions: int) -> Dr
         with running(contestant, job) as one:
             follow = by_commits if contestant.commits else by_lines
             samples = list(follow(kafka, one, job, partitions))
-            peak = peak_bytes(one.process.pid)
+            peak = one.peak_bytes()
         events = count_events(kafka, job) if contestant.emits else 0
     return Drain(job.records, samples, peak, events)
 
 
 def sample(kafka: Kafka, one: Running, records: int) -> Sample:
-    return Sample(time.monotonic() - one.begun, records, cpu_seconds(one.process.pid), cpu_seconds(kafka.pid))
+    return Sample(time.monotonic() - one.begun, records, one.cpu_seconds(), cpu_seconds(kafka.pid))
 
 
 def by_commits(kafka: Kafka, one: Running, job: Job, partitions: int) -> Iterator[Sample]:
     """A sample whenever the group's offsets moved."""
-    threading.Thread(target=one.process.stdout.read, daemon=True).start()
+    one.drop_output()
     with offsets_of(job, partitions) as committed:
         seen = 0
         while seen < job.records:
@@ -169,7 +182,7 @@ def by_commits(kafka: Kafka, one: Running, job: Job, partitions: int) -> Iterato
                 time.sleep(LOOK_SECONDS)
             one.expect()
             if time.monotonic() - one.begun > PATIENCE_SECONDS:
-                raise TimeoutError(f"{seen} of {job.records} records within {PATIENCE_SECONDS} s: {one.log.read_text()[-2000:]}")
+                raise TimeoutError(f"{seen} of {job.records} records within {PATIENCE_SECONDS} s: {one.said()}")
 
 
 @contextlib.contextmanager

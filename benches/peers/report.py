@@ -137,11 +137,11 @@ def section(results: Results, contestants: list[Contestant]) -> str:
     return "\n\n".join(parts)
 
 
-def write(text: str) -> None:
+def write(text: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
     """In place of what stood between the marks."""
     document = DOCUMENT.read_text()
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
+    before, begin, rest = document.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
     if not begin or not end:
-        raise ValueError(f"{DOCUMENT} has no {BEGIN} and {END}")
-    DOCUMENT.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+        raise ValueError(f"{DOCUMENT} has no {marks[0]} and {marks[1]}")
+    DOCUMENT.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
