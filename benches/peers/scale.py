@@ -142,23 +142,39 @@ def instances(point: Point, job: Job) -> Iterator[Instances]:
         all_of_them.stop()
 
 
-class Joined:
-    """When the group had all of its members: a question that may take a while, so it is asked beside the measurement."""
+class Start:
+    """When it was over: all members have partitions, and each partition has a commit.
 
-    def __init__(self, kafka: Kafka, job: Job, members: int) -> None:
-        self.at: float | None = None
+    The questions take a while, so they are asked beside the measurement.
+    """
+
+    def __init__(self, kafka: Kafka, job: Job, point: Point) -> None:
+        self.over_at = float("inf")
         self.admin: AdminClient = kafka.admin()
-        self.job, self.members = job, members
-        self.over = threading.Event()
-        threading.Thread(target=self.ask, daemon=True).start()
+        self.watcher = Consumer({"bootstrap.servers": job.bootstrap, "group.id": job.application_id, "log_level": 0})
+        self.places = [TopicPartition(job.topic, partition) for partition in range(point.partitions)]
+        self.application_id, self.members = job.application_id, min(point.instances * THREADS, point.partitions)
+        self.enough = threading.Event()
+        self.thread = threading.Thread(target=self.ask)
+        self.thread.start()
 
     def ask(self) -> None:
-        while not self.over.wait(0.05):
+        while not self.enough.wait(0.05):
             with contextlib.suppress(KafkaException):
-                group = self.admin.describe_consumer_groups([self.job.application_id])[self.job.application_id].result(10)
-                if len(group.members) == self.members and all(member.assignment.topic_partitions for member in group.members):
-                    self.at = time.monotonic()
+                if self.is_over():
+                    self.over_at = time.monotonic()
                     return
+
+    def is_over(self) -> bool:
+        if any(place.offset <= 0 for place in self.watcher.committed(self.places, timeout=10)):
+            return False
+        members = self.admin.describe_consumer_groups([self.application_id])[self.application_id].result(10).members
+        return sum(bool(member.assignment.topic_partitions) for member in members) >= self.members
+
+    def stop(self) -> None:
+        self.enough.set()
+        self.thread.join()
+        self.watcher.close()
 
 
 class Scale:
@@ -227,18 +243,24 @@ class Scale:
         job = Job(self.programs, self.kafka.bootstrap, point.shape.topic, point.records, f"scale-run-{label}", reference, directory, interval)
         with output_topics(self.kafka, job, point.partitions):
             with instances(point, job) as all_of_them:
-                joined = Joined(self.kafka, job, point.instances * THREADS) if point.instances > 1 else None
-                samples = list(by_commits(self.kafka, all_of_them, job, point.partitions))
-                if joined:
-                    joined.over.set()
-                    samples = [one for one in samples if joined.at and all_of_them.begun + one.seconds >= joined.at]
+                start = Start(self.kafka, job, point)
+                try:
+                    samples = list(by_commits(self.kafka, all_of_them, job, point.partitions))
+                finally:
+                    start.stop()
+                start_seconds = start.over_at - all_of_them.begun
+                if point.instances > 1:
+                    # Before, some of them did nothing.
+                    samples = [one for one in samples if one.seconds >= start_seconds]
                 if len(samples) < 2:
                     raise ValueError("over before there was anything to measure: take a larger --share")
                 peak, commits, disk = all_of_them.peak_bytes(), all_of_them.commits(), all_of_them.disk_bytes()
             events = count_events(self.kafka, job)
             if events != point.events:
                 raise ValueError(f"{events} events instead of {point.events}")
-            return Run(Drain(point.records, samples, peak, events), self.changelog(job, commits), self.stored_bytes(job.events_topic), disk)
+            return Run(
+                Drain(point.records, samples, peak, events), self.changelog(job, commits), self.stored_bytes(job.events_topic), disk, start_seconds
+            )
 
     def stored_bytes(self, topic: str) -> int:
         return sum(file.stat().st_size for file in (self.kafka.directory / "logs").glob(f"{topic}-*/*.log"))
