@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from points import THREADS, Point
+from points import Point
 
 # The value bytes of a window head, a progress record and a pane that do not depend on the features, and their keys, with the monitor name `default`.
 PROGRESS_BYTES = 1 + 33
@@ -17,7 +17,6 @@ PANE_BYTES = 18 + 35
 COUNTERS = 13
 # Of a feature in a head, beside its name.
 FEATURE_HEAD_BYTES = 4
-NAME_BYTES = 8
 
 
 @dataclass(frozen=True)
@@ -37,22 +36,22 @@ class Changelog:
 
 
 def head_bytes(features: int) -> int:
-    return HEAD_BYTES + features * (NAME_BYTES + FEATURE_HEAD_BYTES)
+    names = sum(len(f"feature{number}") for number in range(1, features + 1))
+    return HEAD_BYTES + names + features * FEATURE_HEAD_BYTES
 
 
 def pane_bytes(features: int) -> int:
     return PANE_BYTES + features * COUNTERS
 
 
-def changelog_bytes(point: Point, heads: int) -> float:
-    """Per commit of a partition a head, a progress record and the panes that changed: those that records filled, and the one that grows."""
-    panes = min(point.records / heads / point.every + 1, point.window / point.every)
-    return heads * (PROGRESS_BYTES + head_bytes(point.features) + panes * pane_bytes(point.features))
+def changelog_bytes(point: Point, heads: int, panes: int) -> int:
+    """Per commit of a partition a head and a progress record, and the panes that changed."""
+    return heads * (PROGRESS_BYTES + head_bytes(point.features)) + panes * pane_bytes(point.features)
 
 
-def heads_max(point: Point, commits: int) -> float:
-    """When all of a thread's partitions have records in each commit."""
-    return commits * max(point.partitions / (THREADS * point.instances), 1)
+def panes_max(point: Point, heads: int) -> int:
+    """Per commit of a partition those that records filled, and the one that grows."""
+    return min(point.records // point.every + heads, heads * point.window // point.every)
 
 
 # What a record's CPU is a sum of, and how much of it a point has per record.

@@ -136,9 +136,9 @@ DIMENSIONS = {
         "Instances on the same cores",
         "instances",
         [
-            Point("1", 3_200_000),
-            Point("2", 3_200_000, instances=2),
-            Point("4", 3_200_000, instances=4),
+            Point("1", 4_800_000),
+            Point("2", 4_800_000, instances=2),
+            Point("4", 4_800_000, instances=4),
         ],
         is_modelled=False,
         notes=[
@@ -150,8 +150,8 @@ DIMENSIONS = {
         "Segments with a small cache (100 features)",
         "segments and cache",
         [
-            Point("4,000, 8 MiB", 8_000, features=100, segments=4_000, cache_bytes=8 * MIB),
             Point("40,000, 8 MiB", 80_000, features=100, segments=40_000, cache_bytes=8 * MIB),
+            Point("80,000, 8 MiB", 160_000, features=100, segments=80_000, cache_bytes=8 * MIB),
             Point("40,000, 1 GiB", 80_000, features=100, segments=40_000, cache_bytes=1024 * MIB),
         ],
         is_modelled=False,

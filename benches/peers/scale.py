@@ -40,6 +40,9 @@ from scale_report import Run
 # The first byte of a key in the changelog (docs/formats.md).
 HEAD, PANE = b"\x01", b"\x02"
 
+# A member hears of a rebalance by a heartbeat: by default every 3 s, half of a run.
+QUICK_REBALANCE = '[kafka.properties]\n"heartbeat.interval.ms" = "500"\n'
+
 EXAMPLES = """examples:
   make bench-scale                                                 everything, 2 rounds, into docs/benchmarks.md
   make bench-scale ARGS="--only features,every --rounds 1"         two dimensions, on the terminal
@@ -78,7 +81,7 @@ def command(point: Point, port: int, job: Job) -> list[str | Path]:
     text = CONFIGURATION.read_text()
     if point.segments:
         text += f'segment_by = ["segment"]\nmax_segments = {point.segments}\n'
-    file.write_text(text)
+    file.write_text(text + QUICK_REBALANCE)
     words = [file if word == CONFIGURATION else word for word in leeway(job)]
     words[words.index("--http-port") + 1] = str(port)
     words += ["--window-size", str(point.window), "--window-every", str(point.every)]
@@ -143,7 +146,7 @@ def instances(point: Point, job: Job) -> Iterator[Instances]:
 
 
 class Start:
-    """When it was over: all members have partitions, and each partition has a commit.
+    """When it was over: each partition has a commit, and of several instances each thread has partitions.
 
     The questions take a while, so they are asked beside the measurement.
     """
@@ -153,7 +156,7 @@ class Start:
         self.admin: AdminClient = kafka.admin()
         self.watcher = Consumer({"bootstrap.servers": job.bootstrap, "group.id": job.application_id, "log_level": 0})
         self.places = [TopicPartition(job.topic, partition) for partition in range(point.partitions)]
-        self.application_id, self.members = job.application_id, min(point.instances * THREADS, point.partitions)
+        self.application_id, self.members = job.application_id, point.instances * THREADS if point.instances > 1 else 1
         self.enough = threading.Event()
         self.thread = threading.Thread(target=self.ask)
         self.thread.start()

@@ -23,7 +23,7 @@ class Run:
     # As the broker keeps them.
     events_bytes: int
     disk_bytes: int
-    # From the start of the process until each partition had a commit and each thread a partition; infinite when that was not seen.
+    # From the start of the process until each partition had a commit; infinite when that was not seen.
     start_seconds: float
 
     @property
@@ -113,10 +113,10 @@ def changelog_table(every: list[tuple[str, Measured]]) -> str:
                 [
                     f"{name} {point.label}",
                     f"{log.commits:,}",
-                    f"{log.heads:,} (at most {model.heads_max(point, log.commits):,.0f})",
-                    f"{log.panes:,}",
+                    f"{log.heads:,}",
+                    f"{log.panes:,} (at most {model.panes_max(point, log.heads):,})",
                     f"{log.content_bytes / log.commits:,.0f}",
-                    f"{model.changelog_bytes(point, log.heads) / log.commits:,.0f}",
+                    f"{model.changelog_bytes(point, log.heads, log.panes) / log.commits:,.0f}",
                     f"{log.stored_bytes / log.commits:,.0f}",
                 ]
             )
@@ -145,10 +145,11 @@ def modelled(every: list[tuple[str, Measured]]) -> list[tuple[Point, Changelog, 
 
 def formula(costs: Costs, points: int) -> str:
     rows = [[name, f"{cost:.3f}"] for name, cost in costs.values.items()]
-    return (
-        f"One formula for all points but those of segments and instances: CPU seconds per million of each, by least squares of the relative "
-        f"errors of {points} points. 0 is what could not be told from the noise.\n\n" + table(["of", "CPU s per million"], rows)
+    text = (
+        "One formula for all points with a figure for the second half, without segments and instances: CPU seconds per million of each, by least "
+        f"squares of the relative errors of {points} points. 0 is what could not be told from the noise."
     )
+    return text + "\n\n" + table(["of", "CPU s per million"], rows)
 
 
 def combined(measured: Measured, costs: Costs) -> str:
