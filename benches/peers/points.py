@@ -160,7 +160,7 @@ DIMENSIONS = {
     "combined": Dimension(
         "Several at once: is the formula right?",
         "what",
-        [Point("100 features, 64 partitions, 1,000 bytes more", 192_000, features=100, partitions=64, extra_bytes=1_000)],
+        [Point("100 features, 64 partitions, 1,000 bytes more", 384_000, features=100, partitions=64, extra_bytes=1_000)],
         is_modelled=False,
     ),
 }
