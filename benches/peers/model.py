@@ -49,7 +49,7 @@ def changelog_bytes(point: Point, heads: int, panes: int) -> int:
     return heads * (PROGRESS_BYTES + head_bytes(point.features)) + panes * pane_bytes(point.features)
 
 
-def panes_max(point: Point, heads: int) -> int:
+def panes_about(point: Point, heads: int) -> int:
     """Per commit of a partition those that records filled, and the one that grows."""
     return min(point.records // point.every + heads, heads * point.window // point.every)
 

@@ -119,7 +119,7 @@ def changelog_table(every: list[tuple[str, Measured]]) -> str:
                     f"{name} {point.label}",
                     f"{log.commits:,}",
                     f"{log.heads:,}",
-                    f"{log.panes:,} (at most {model.panes_max(point, log.heads):,})",
+                    f"{log.panes:,} (formula: {model.panes_about(point, log.heads):,})",
                     f"{log.content_bytes / log.commits:,.0f}",
                     f"{model.changelog_bytes(point, log.heads, log.panes) / log.commits:,.0f}",
                     f"{log.stored_bytes / log.commits:,.0f}",
