@@ -40,8 +40,6 @@ from scale_report import Run
 # The first byte of a key in the changelog (docs/formats.md).
 HEAD, PANE = b"\x01", b"\x02"
 
-# A member hears of a rebalance by a heartbeat: by default every 3 s, half of a run.
-QUICK_REBALANCE = '[kafka.properties]\n"heartbeat.interval.ms" = "500"\n'
 
 EXAMPLES = """examples:
   make bench-scale                                                 everything, 2 rounds, into docs/benchmarks.md
@@ -81,7 +79,7 @@ def command(point: Point, port: int, job: Job) -> list[str | Path]:
     text = CONFIGURATION.read_text()
     if point.segments:
         text += f'segment_by = ["segment"]\nmax_segments = {point.segments}\n'
-    file.write_text(text + QUICK_REBALANCE)
+    file.write_text(text)
     words = [file if word == CONFIGURATION else word for word in leeway(job)]
     words[words.index("--http-port") + 1] = str(port)
     words += ["--window-size", str(point.window), "--window-every", str(point.every)]
