@@ -37,7 +37,7 @@ test: ## Everything, against a real Kafka that it starts itself
 	@scripts/step "format" cargo fmt --all --check
 	@scripts/step "page of the dashboard" $(MAKE) --no-print-directory ui
 	@scripts/step "purity of topology/" scripts/purity
-	@scripts/step "clippy (builds RocksDB first: tens of CPU minutes)" cargo clippy --workspace --all-targets -- -D warnings
+	@scripts/step "clippy (builds RocksDB first: tens of CPU minutes)" cargo clippy --workspace --all-targets --features leeway/mutations -- -D warnings
 	@scripts/step "unit, property, golden and simulation tests" cargo test --workspace --exclude leeway-fuzz --lib --bins --test it --test simulation --test golden --test oracle --test conformance --test calibration
 	@scripts/step "the page in a real browser" $(MAKE) --no-print-directory ui-test
 	@scripts/step "deliberate bugs, each to be found" $(MAKE) --no-print-directory mutations
@@ -131,7 +131,6 @@ simulate: ## Whole runs from one seed each: make simulate SEED=first SEEDS=how-m
 	LEEWAY_SEED=$(or $(SEED),1) LEEWAY_SEEDS=$(or $(SEEDS),1000) cargo test --quiet --test simulation -- --nocapture
 
 mutations: ## Break rules of exactly-once on purpose, one at a time: the simulation has to find each (about 1 minute when built)
-	cargo clippy --all-targets --features mutations -- -D warnings
 	cargo test --quiet --features mutations --test simulation every_deliberate_bug_is_found -- --nocapture
 
 fuzz: ## Feed what Leeway reads from others with anything: make fuzz SECONDS=for-each (5 minutes to build)
