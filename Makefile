@@ -159,13 +159,14 @@ $(STREAMS)/target/libs: $(STREAMS)/pom.xml $(wildcard $(STREAMS)/src/main/java/l
 instructions: ## Instructions that a record costs, by valgrind, compared with those recorded (release build of topology/; 1 minute)
 	scripts/instructions
 
-bench-parts: ## Parts of the hot path by themselves, ways of reading JSON side by side (criterion; 3 minutes)
+bench-parts: ## Parts by themselves: decode, process, check; commit, restore and open a task on RocksDB (criterion; release build, then 5 minutes)
 	cargo bench --package leeway-micro-benches
+	cargo bench --package leeway --bench state
 
 bench-recovery: ## Time to the first event after a kill, with 1 GB of state (release build; counts alone are about 5 GB of memory)
 	cargo bench --bench recovery
 
-bench-segments: ## A million segments on one instance: throughput, memory, restart (release build)
+bench-segments: ## A million segments on one instance: throughput, memory, restart, restored changelog entries/s beside a bare read (release build)
 	cargo bench --bench segments
 
 bench-alert: ## A million events behind: how long does `leeway alert` take, and how much memory (build of the tests; 2 minutes)
