@@ -1,4 +1,5 @@
-//! A million segments on one instance: how many records a second, in how much memory, and how long does a restart take?
+//! A million segments on one instance: how many records a second, in how much memory, how long does a restart take, and how many changelog entries a
+//! second does it restore?
 //!
 //! ```text
 //! each segment twice, in any order; one in a hundred a hundred times --> one instance, cold --> stopped --> again on its directory
@@ -6,18 +7,21 @@
 //! ```
 //!
 //! Five numeric features, 8 partitions, keyed by segment. The cache for windows is smaller than what they take, so that most are read from RocksDB when
-//! their record comes and leave memory again. Prints Markdown for `docs/benchmarks.md`. `LEEWAY_BENCH_SEGMENTS` and `LEEWAY_BENCH_CACHE_BYTES` change
+//! their record comes and leave memory again. The changelog is of millions of small entries; what a restore takes for them stands beside what librdkafka
+//! alone takes to read them, with as many consumers. Prints Markdown for `docs/benchmarks.md`. `LEEWAY_BENCH_SEGMENTS` and `LEEWAY_BENCH_CACHE_BYTES` change
 //! the size.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 use rand::{RngExt as _, SeedableRng};
-use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::error::KafkaError;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 #[path = "../tests/broker/cluster.rs"]
 #[expect(dead_code, reason = "the tests' harness has more than is needed here")]
@@ -37,6 +41,9 @@ const FEATURES: usize = 5;
 /// Records of a segment: of one in `HOT`, and of the others.
 const RECORDS: (usize, usize) = (100, 2);
 const HOT: usize = 100;
+
+/// Stream threads, and consumers of the bare read.
+const THREADS: i32 = 2;
 
 /// Nothing here takes longer unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(1800);
@@ -64,14 +71,25 @@ fn main() {
         bench.segments,
         bench.cache_bytes >> 20
     );
-    println!("| | s until ready | s until all is committed | records/s | peak memory | state files |");
-    println!("| --- | --- | --- | --- | --- | --- |");
+    println!("| | s until ready | s until all is committed | records/s | peak memory | state files | changelog entries restored | entries/s |");
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
     for (way, name) in [
         ("first start, all records", "one"),
         ("again on its directory", "one"),
         ("again on an empty directory", "two"),
     ] {
         bench.measure(way, name, records);
+    }
+    println!("\n| the changelog alone, by librdkafka | entries | MB of keys and values | s | entries/s |");
+    println!("| --- | --- | --- | --- | --- |");
+    for _ in 0..3 {
+        let Read { entries, bytes, took } = bench.read_changelog();
+        println!(
+            "| {THREADS} consumers, a message at a time | {entries} | {} | {:.1} | {:.0} |",
+            bytes / 1_000_000,
+            took.as_secs_f64(),
+            entries as f64 / took.as_secs_f64()
+        );
     }
 }
 
@@ -133,10 +151,29 @@ impl Bench {
         order.len()
     }
 
+    /// From the making of the consumers to the last partition's end.
+    fn read_changelog(&self) -> Read {
+        let changelog = format!("{}-windows-{}-changelog", self.application_id, self.topic);
+        let partitions: Vec<i32> = (0..PARTITIONS).collect();
+        let started = Instant::now();
+        let parts: Vec<(u64, usize)> = std::thread::scope(|scope| {
+            let readers: Vec<_> = partitions
+                .chunks((PARTITIONS / THREADS) as usize)
+                .map(|part| scope.spawn(|| read(self.bootstrap, &changelog, part)))
+                .collect();
+            readers.into_iter().map(|reader| reader.join().expect("read")).collect()
+        });
+        Read {
+            entries: parts.iter().map(|(entries, _)| entries).sum(),
+            bytes: parts.iter().map(|(_, bytes)| bytes).sum(),
+            took: started.elapsed(),
+        }
+    }
+
     fn measure(&self, way: &str, name: &str, records: usize) {
         let config = self.path("leeway.toml");
         let text = format!(
-            "application_id = \"{}\"\nstate_cache_max_bytes = {}\n\
+            "application_id = \"{}\"\nnum_stream_threads = {THREADS}\nstate_cache_max_bytes = {}\n\
              [[monitor]]\nname = \"m\"\ntopic = \"{}\"\nevents_topic = \"{}-events\"\nreference = \"{}\"\n\
              segment_by = [\"segment\"]\nmax_segments = {}\nfeatures = {:?}\n",
             self.application_id,
@@ -161,20 +198,87 @@ impl Bench {
             assert!(started.elapsed() < PATIENCE, "{} segments live", live());
             std::thread::sleep(Duration::from_millis(200));
         }
+        let (entries, restoring) = restored(&worker.log());
         worker.stop();
+        let restore_rate = if entries == 0 {
+            String::new()
+        } else {
+            format!("{:.0}", entries as f64 / restoring.as_secs_f64())
+        };
         let rate = if way.starts_with("first") {
             format!("{:.0}", records as f64 / (done - ready).as_secs_f64())
         } else {
             String::new()
         };
         println!(
-            "| {way} | {:.1} | {:.1} | {rate} | {} MiB | {} MB |",
+            "| {way} | {:.1} | {:.1} | {rate} | {} MiB | {} MB | {entries} | {restore_rate} |",
             ready.as_secs_f64(),
             done.as_secs_f64(),
             peak >> 20,
             size(&self.path(name)) / 1_000_000
         );
     }
+}
+
+/// What a restore reads, as librdkafka alone gives it.
+struct Read {
+    entries: u64,
+    bytes: usize,
+    took: Duration,
+}
+
+/// Reads these partitions to their ends.
+fn read(bootstrap: &str, topic: &str, partitions: &[i32]) -> (u64, usize) {
+    // As the restore's own.
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", bootstrap)
+        .set("group.id", "leeway-bench")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("isolation.level", "read_committed")
+        .set("enable.partition.eof", "true")
+        .set("queued.min.messages", "10000")
+        .set("queued.max.messages.kbytes", "8192")
+        .set("fetch.queue.backoff.ms", "10")
+        .set("fetch.wait.max.ms", "10")
+        .create()
+        .expect("a consumer");
+    let mut assignment = TopicPartitionList::new();
+    for partition in partitions {
+        assignment.add_partition_offset(topic, *partition, Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&assignment).expect("assigned");
+    let (mut entries, mut bytes, mut ended) = (0, 0, 0);
+    while ended < partitions.len() {
+        match consumer.poll(PATIENCE).expect("a message or an end") {
+            Ok(message) => {
+                entries += 1;
+                bytes += message.key_len() + message.payload_len();
+            }
+            Err(KafkaError::PartitionEOF(_)) => ended += 1,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    (entries, bytes)
+}
+
+/// Changelog records that all restores of a worker read, and the time from the first one's begin to the last one's end.
+fn restored(log: &str) -> (u64, Duration) {
+    let (mut entries, mut begin, mut end) = (0, None::<SystemTime>, None::<SystemTime>);
+    for line in log.lines().filter(|line| line.contains("restored store")) {
+        let field = |name: &str| -> u64 {
+            let text = line.split(name).nth(1).and_then(|rest| rest.split(' ').next());
+            text.and_then(|text| text.parse().ok()).unwrap_or_else(|| panic!("{name} in {line}"))
+        };
+        let at = line.split_whitespace().next().expect("a time");
+        let at = humantime::parse_rfc3339(at).unwrap_or_else(|error| panic!("{error}: {line}"));
+        let from = at - Duration::from_millis(field("elapsed_ms="));
+        entries += field("records=");
+        begin = Some(begin.map_or(from, |begin| begin.min(from)));
+        end = end.max(Some(at));
+    }
+    let took = begin.zip(end).and_then(|(begin, end)| end.duration_since(begin).ok());
+    (entries, took.expect("restores"))
 }
 
 /// The most memory that a process has had, as Linux counts it.
