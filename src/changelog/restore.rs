@@ -55,8 +55,9 @@ pub fn plan_restore(checkpoint: Option<&Checkpoint>, range: LogRange, now: Times
 /// records again, and since values are whole that ends in the same state.
 #[derive(Debug)]
 pub struct Restore {
-    pending: Vec<(Vec<u8>, Option<Vec<u8>>)>,
-    pending_bytes: usize,
+    pending: Pending,
+    /// Of what was taken since the last write, progress records too.
+    taken_bytes: usize,
     /// How many of `pending` the last progress record covers, and what it makes true.
     covered: usize,
     progress: Option<(Vec<u8>, Checkpoint)>,
@@ -84,8 +85,8 @@ impl Restore {
         };
         Ok((
             Self {
-                pending: Vec::new(),
-                pending_bytes: 0,
+                pending: Pending::default(),
+                taken_bytes: 0,
                 covered: 0,
                 progress: None,
                 records: 0,
@@ -103,13 +104,13 @@ impl Restore {
     pub fn apply(&mut self, offset: Offset, key: &[u8], value: Option<&[u8]>, store: &StateStore, lease: &TaskLease) -> Result<(), StoreError> {
         self.records += 1;
         self.next = offset.next();
-        self.pending_bytes += key.len() + value.map_or(0, <[u8]>::len);
+        self.taken_bytes += key.len() + value.map_or(0, <[u8]>::len);
         if key.first() == Some(&(KeyKind::Progress as u8))
             && let Some(bytes) = value
         {
             let progress =
                 Progress::from_bytes(bytes).map_err(|e| StoreError::Corrupted(format!("changelog offset {offset}: progress record: {e}")))?;
-            self.covered = self.pending.len();
+            self.covered = self.pending.places.len();
             self.fresh_at = self.fresh_at.max(progress.committed_at);
             self.progress = Some((
                 bytes.to_vec(),
@@ -119,11 +120,11 @@ impl Restore {
                 },
             ));
         } else if !(is(Mutation::LostPane) && key.first() == Some(&(KeyKind::Pane as u8)) && key.ends_with(&[3])) {
-            self.pending.push((key.to_vec(), value.map(<[u8]>::to_vec)));
+            self.pending.push(key, value);
         }
-        if self.pending_bytes >= RESTORE_BATCH_BYTES {
+        if self.taken_bytes >= RESTORE_BATCH_BYTES {
             if self.progress.is_none() {
-                self.covered = self.pending.len();
+                self.covered = self.pending.places.len();
             }
             self.write(store, lease)?;
         }
@@ -162,20 +163,78 @@ impl Restore {
 
     fn write(&mut self, store: &StateStore, lease: &TaskLease) -> Result<(), StoreError> {
         let mut batch = Batch::new();
-        for (key, value) in self.pending.drain(..self.covered) {
-            batch.put(lease, &key, value.as_deref());
+        for (key, value) in self.pending.latest(self.covered) {
+            batch.put(lease, key, value);
         }
         if let Some((progress, checkpoint)) = self.progress.take() {
             batch.put(lease, &progress_key(), Some(&progress));
             batch.put(lease, &checkpoint_key(), Some(&checkpoint.to_bytes()));
         }
+        self.pending.forget(self.covered);
         self.covered = 0;
-        self.pending_bytes = self
-            .pending
-            .iter()
-            .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len))
-            .sum();
+        self.taken_bytes = self.pending.bytes.len();
         store.write(batch)
+    }
+}
+
+/// Records that are held back, in the changelog's order, one after another in one buffer: no allocation for each.
+#[derive(Debug, Default)]
+struct Pending {
+    bytes: Vec<u8>,
+    places: Vec<Place>,
+}
+
+/// Where a record stands: it begins where the one before ends.
+#[derive(Debug)]
+struct Place {
+    key_end: usize,
+    end: usize,
+    is_tombstone: bool,
+}
+
+impl Pending {
+    fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
+        self.bytes.extend_from_slice(key);
+        let key_end = self.bytes.len();
+        self.bytes.extend_from_slice(value.unwrap_or_default());
+        self.places.push(Place {
+            key_end,
+            end: self.bytes.len(),
+            is_tombstone: value.is_none(),
+        });
+    }
+
+    /// Of the first so many records the last one of each key, by key. Values are whole, so what came before it means nothing; and RocksDB finds the place
+    /// of a key beside the one before at once, while any order costs it a search for each.
+    fn latest(&self, records: usize) -> Vec<(&[u8], Option<&[u8]>)> {
+        let mut from = 0;
+        let mut latest: Vec<(&[u8], Option<&[u8]>)> = self.places[..records]
+            .iter()
+            .map(|place| {
+                let (key, value) = (&self.bytes[from..place.key_end], &self.bytes[place.key_end..place.end]);
+                from = place.end;
+                (key, (!place.is_tombstone).then_some(value))
+            })
+            .collect();
+        // Stable: of equal keys the last one stays the last.
+        latest.sort_by_key(|(key, _)| *key);
+        latest
+            .chunk_by(|(one, _), (next, _)| one == next)
+            .filter_map(|of_key| of_key.last().copied())
+            .collect()
+    }
+
+    /// Drops the first so many records, and gives back their memory: a standby may wait for the next ones forever.
+    fn forget(&mut self, records: usize) {
+        let cut = records.checked_sub(1).map_or(0, |last| self.places[last].end);
+        self.bytes.drain(..cut);
+        self.places.drain(..records);
+        for place in &mut self.places {
+            place.key_end -= cut;
+            place.end -= cut;
+        }
+        self.bytes.shrink_to_fit();
+        self.places.shrink_to_fit();
     }
 }
 
@@ -238,6 +297,62 @@ mod tests {
         }
         assert!(!restore.is_outlived(Timestamp(61_000), 1_000), "it goes on with what it reads");
         assert!(restore.is_outlived(Timestamp(61_001), 1_000));
+    }
+
+    #[test]
+    fn last_record_of_a_key_counts_and_what_follows_the_progress_waits_for_the_next() {
+        let store = StateStore::in_memory();
+        let range = TaskRange {
+            store: "s".into(),
+            partition: Partition(0),
+        };
+        let lease = store.lease(range).unwrap();
+        let progress = Progress {
+            next_offset: Offset(1),
+            record_number: 1,
+            stream_time: None,
+            epoch: 1,
+            committed_at: Timestamp(0),
+        };
+        let (mut restore, from) = Restore::begin(&RestorePlan::FromStart { because: None }, RANGE, Timestamp(0), &store, &lease).unwrap();
+        let mut offset = from;
+        let mut take = |restore: &mut Restore, records: &[(&[u8], Option<&[u8]>)]| {
+            for (key, value) in records
+                .iter()
+                .copied()
+                .chain([(progress_key().as_slice(), Some(progress.to_bytes().as_slice()))])
+            {
+                restore.apply(offset, key, value, &store, &lease).unwrap();
+                offset = offset.next();
+            }
+        };
+        let held = |key: &[u8]| lease.get(key).unwrap();
+
+        take(
+            &mut restore,
+            &[
+                (b"k2", Some(b"old")),
+                (b"k1", Some(b"1")),
+                (b"k3", Some(b"gone")),
+                (b"k2", None),
+                (b"k2", Some(b"new")),
+                (b"k3", None),
+            ],
+        );
+        restore.apply(Offset(950), b"k1", Some(b"later"), &store, &lease).unwrap();
+        restore.apply(Offset(951), b"k4", Some(b""), &store, &lease).unwrap();
+        restore.write_whole(&store, &lease).unwrap();
+        assert_eq!(
+            (held(b"k1"), held(b"k2"), held(b"k3")),
+            (Some(b"1".to_vec()), Some(b"new".to_vec()), None)
+        );
+        assert_eq!(held(b"k4"), None, "its epoch is not whole yet");
+
+        take(&mut restore, &[(b"k5", Some(b"5"))]);
+        restore.apply(Offset(960), b"k6", Some(b"6"), &store, &lease).unwrap();
+        restore.finish(&store, &lease).unwrap();
+        assert_eq!((held(b"k1"), held(b"k4")), (Some(b"later".to_vec()), Some(Vec::new())));
+        assert_eq!((held(b"k5"), held(b"k6")), (Some(b"5".to_vec()), None));
     }
 
     #[test]

@@ -26,7 +26,7 @@ pub(super) trait Backend: Send + Sync {
     fn scan(&self, range: &Range<Vec<u8>>, visit: Visit<'_>) -> Result<(), StoreError>;
 
     /// Applies the changes in order. On an error none of them is read.
-    fn write(&self, changes: Vec<Change>) -> Result<(), StoreError>;
+    fn write(&self, changes: &Changes) -> Result<(), StoreError>;
 
     /// Makes what was written survive a failure of the machine.
     fn flush(&self) -> Result<(), StoreError>;
@@ -37,13 +37,88 @@ pub(super) trait Backend: Send + Sync {
 
 /// One change of a batch, with whole keys.
 #[derive(Debug)]
-pub(super) enum Change {
+pub(super) enum Change<'a> {
     /// Sets a value.
-    Put { key: Vec<u8>, value: Vec<u8> },
+    Put { key: &'a [u8], value: &'a [u8] },
     /// Removes a key, if it is there.
-    Delete { key: Vec<u8> },
+    Delete { key: &'a [u8] },
     /// Removes all keys of a range.
-    Clear { range: Range<Vec<u8>> },
+    Clear { range: Range<&'a [u8]> },
+}
+
+/// The changes of a batch, in order. Their bytes stand one after another in one buffer: a restore makes millions of them, and an allocation for each key
+/// and value costs more than the copy.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    bytes: Vec<u8>,
+    places: Vec<Place>,
+}
+
+/// Where a change stands: it begins where the one before ends.
+#[derive(Debug)]
+struct Place {
+    kind: Kind,
+    /// Where its key ends, or the start of its range ...
+    middle: usize,
+    /// ... and where its value, or the end of its range.
+    end: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Put,
+    Delete,
+    Clear,
+}
+
+impl Changes {
+    /// Sets the value of the key `prefix` and `key`; `None` removes it.
+    pub(super) fn put(&mut self, prefix: &[u8], key: &[u8], value: Option<&[u8]>) {
+        let kind = if value.is_some() { Kind::Put } else { Kind::Delete };
+        self.add(kind, [prefix, key], value.unwrap_or_default());
+    }
+
+    /// Removes all keys of a range.
+    pub(super) fn clear(&mut self, range: &Range<Vec<u8>>) {
+        self.add(Kind::Clear, [&range.start, &[]], &range.end);
+    }
+
+    fn add(&mut self, kind: Kind, first: [&[u8]; 2], second: &[u8]) {
+        first.into_iter().for_each(|part| self.bytes.extend_from_slice(part));
+        let middle = self.bytes.len();
+        self.bytes.extend_from_slice(second);
+        let end = self.bytes.len();
+        self.places.push(Place { kind, middle, end });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+
+    /// Bytes of all keys and values.
+    #[cfg(feature = "rocksdb")]
+    pub(super) fn size_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// How many there are.
+    #[cfg(feature = "rocksdb")]
+    pub(super) fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = Change<'_>> {
+        let mut from = 0;
+        self.places.iter().map(move |place| {
+            let (first, second) = (&self.bytes[from..place.middle], &self.bytes[place.middle..place.end]);
+            from = place.end;
+            match place.kind {
+                Kind::Put => Change::Put { key: first, value: second },
+                Kind::Delete => Change::Delete { key: first },
+                Kind::Clear => Change::Clear { range: first..second },
+            }
+        })
+    }
 }
 
 /// What stands before each key of a task.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{PoisonError, RwLock};
 
-use super::backend::{Backend, Change, Visit};
+use super::backend::{Backend, Change, Changes, Visit};
 use super::store::StoreError;
 
 /// A sorted map with the promises of the disk.
@@ -34,19 +34,19 @@ impl Backend for MemoryBackend {
         Ok(())
     }
 
-    fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
+    fn write(&self, changes: &Changes) -> Result<(), StoreError> {
         let mut map = self.entries.write().unwrap_or_else(PoisonError::into_inner);
-        for change in changes {
+        for change in changes.iter() {
             match change {
                 Change::Put { key, value } => {
-                    map.insert(key, value);
+                    map.insert(key.to_vec(), value.to_vec());
                 }
                 Change::Delete { key } => {
-                    map.remove(&key);
+                    map.remove(key);
                 }
                 Change::Clear { range } => {
-                    let mut cleared = map.split_off(&range.start);
-                    let mut after = cleared.split_off(&range.end);
+                    let mut cleared = map.split_off(range.start);
+                    let mut after = cleared.split_off(range.end);
                     map.append(&mut after);
                 }
             }

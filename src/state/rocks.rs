@@ -11,7 +11,7 @@ use rocksdb::{
     WriteBatch, WriteBufferManager,
 };
 
-use super::backend::{Backend, Change, Visit};
+use super::backend::{Backend, Change, Changes, Visit};
 use super::store::{StoreError, StoreOptions};
 
 /// Table files held open. The state of one instance is a few hundred at most; the limit of open files of a container is often 1024.
@@ -22,6 +22,9 @@ const BACKGROUND_JOBS: i32 = 2;
 
 /// About 1 % of reads for an absent key go to the disk.
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
+
+/// What a batch adds to the bytes of a change, at most: its kind, and two lengths.
+const CHANGE_OVERHEAD_BYTES: usize = 11;
 
 /// RocksDB's own log: warnings only, in at most this many files ...
 const INFO_LOG_FILES_MAX: usize = 4;
@@ -92,9 +95,9 @@ impl Backend for RocksBackend {
         iterator.status().map_err(|error| self.error("read", &error))
     }
 
-    fn write(&self, changes: Vec<Change>) -> Result<(), StoreError> {
-        let mut batch = WriteBatch::default();
-        for change in changes {
+    fn write(&self, changes: &Changes) -> Result<(), StoreError> {
+        let mut batch = WriteBatch::with_capacity_bytes(changes.size_bytes() + changes.len() * CHANGE_OVERHEAD_BYTES);
+        for change in changes.iter() {
             match change {
                 Change::Put { key, value } => batch.put(key, value),
                 Change::Delete { key } => batch.delete(key),

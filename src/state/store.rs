@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use leeway_topology::ids::Partition;
 use leeway_topology::state::{ReadStore, StateError};
 
-use super::backend::{Backend, Change, keys_with, prefix};
+use super::backend::{Backend, Changes, keys_with, prefix};
 use super::directory::{DirectoryLock, StateDirectory};
 use super::memory::MemoryBackend;
 use crate::mutation::{Mutation, is};
@@ -205,7 +205,7 @@ impl StateStore {
             }
         }
         match open.as_ref() {
-            Some(open) if !batch.changes.is_empty() => open.backend.write(batch.changes),
+            Some(open) if !batch.changes.is_empty() => open.backend.write(&batch.changes),
             // Closed: then no lease is registered, so the batch has none and is empty.
             _ => Ok(()),
         }
@@ -346,7 +346,7 @@ impl fmt::Debug for TaskLease {
 #[derive(Debug, Default)]
 pub struct Batch<'a> {
     leases: Vec<&'a TaskLease>,
-    changes: Vec<Change>,
+    changes: Changes,
 }
 
 impl<'a> Batch<'a> {
@@ -359,19 +359,13 @@ impl<'a> Batch<'a> {
     /// Sets a key of the lease's task; `None` removes it.
     pub fn put(&mut self, lease: &'a TaskLease, key: &[u8], value: Option<&[u8]>) {
         self.add(lease);
-        let key = lease.key(key);
-        self.changes.push(match value {
-            Some(value) => Change::Put { key, value: value.to_vec() },
-            None => Change::Delete { key },
-        });
+        self.changes.put(&lease.prefix, key, value);
     }
 
     /// Removes all keys of the lease's task, those put earlier in this batch included; later puts stay.
     pub fn clear(&mut self, lease: &'a TaskLease) {
         self.add(lease);
-        self.changes.push(Change::Clear {
-            range: keys_with(&lease.prefix),
-        });
+        self.changes.clear(&keys_with(&lease.prefix));
     }
 
     fn add(&mut self, lease: &'a TaskLease) {

@@ -42,12 +42,19 @@ impl<C: StreamClient> StreamThread<C> {
             return Ok(false);
         }
         let Self { client, tasks, context, .. } = self;
+        let mut tasks: Vec<&mut Task> = tasks.values_mut().filter(|task| matches!(task.phase, Phase::Restoring { .. })).collect();
+        // Where in `tasks` the last record went: the next one is mostly of the same changelog.
+        let mut at = 0;
         let mut failed: Option<(TopicPartition, StoreError)> = None;
         let mut outlived: BTreeSet<TopicPartition> = BTreeSet::new();
         let taken = client.poll_restore(RECORDS_PER_POLL, &mut |changelog, record| {
-            let Some(task) = tasks.values_mut().find(|task| task.changelog == *changelog) else {
-                return;
-            };
+            if tasks.get(at).is_none_or(|task| task.changelog != *changelog) {
+                let Some(found) = tasks.iter().position(|task| task.changelog == *changelog) else {
+                    return;
+                };
+                at = found;
+            }
+            let task = &mut *tasks[at];
             let (Phase::Restoring { restore, .. }, Some(lease)) = (&mut task.phase, &task.lease) else {
                 return;
             };
