@@ -43,8 +43,8 @@ pub(super) fn high_watermark<C: ClientContext>(client: &Client<C>, topic: &str, 
 /// A queue of a client, which sets a signal whenever it is no longer empty. To be dropped before its client.
 pub(super) struct Queue {
     queue: NonNull<sys::rd_kafka_queue_t>,
-    /// In a box, since librdkafka keeps its address.
-    _wake: Box<Arc<Signal>>,
+    /// librdkafka keeps its address.
+    _wake: Arc<Signal>,
 }
 
 // SAFETY: librdkafka's queues may be used from any thread, and nothing here belongs to one.
@@ -72,10 +72,10 @@ impl Queue {
     /// # Safety
     /// The queue is alive and the caller's, who gives it up.
     unsafe fn telling(queue: NonNull<sys::rd_kafka_queue_t>, signal: &Arc<Signal>) -> Self {
-        let told = Box::new(Arc::clone(signal));
-        // SAFETY: the queue is alive. The signal stays at its address until `drop` has taken the callback away, which librdkafka changes and calls under the
-        // queue's lock.
-        unsafe { sys::rd_kafka_queue_cb_event_enable(queue.as_ptr(), Some(wake), ptr::from_ref::<Arc<Signal>>(&told).cast_mut().cast()) };
+        let told = Arc::clone(signal);
+        // SAFETY: the queue is alive. The signal is alive, and stays at its address, until `drop` has taken the callback away, which librdkafka changes and
+        // calls under the queue's lock.
+        unsafe { sys::rd_kafka_queue_cb_event_enable(queue.as_ptr(), Some(wake), Arc::as_ptr(&told).cast_mut().cast()) };
         Self { queue, _wake: told }
     }
 
@@ -97,6 +97,6 @@ impl Drop for Queue {
 
 unsafe extern "C" fn wake(_: *mut sys::rd_kafka_t, signal: *mut c_void) {
     // SAFETY: it is the address of the signal that came with this callback, and alive as long as that is set.
-    let signal = unsafe { &*signal.cast::<Arc<Signal>>() };
+    let signal = unsafe { &*signal.cast::<Signal>() };
     signal.set();
 }
