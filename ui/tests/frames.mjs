@@ -1,4 +1,4 @@
-// What updates cost the page's main thread, by Chromium's own trace: all of its tasks from the message to the end of the frame that shows it.
+// What updates cost the page's main thread, by Chromium's own trace.
 
 /** Where the time of a task is, by the events in it; what is in none of them is the browser's own. */
 const KINDS = {
@@ -11,7 +11,11 @@ const KINDS = {
 const SETTLED_US = 300_000;
 const CATEGORIES = ["toplevel", "devtools.timeline", "blink.user_timing"];
 
-/** Records a trace while `act` runs; gives, in milliseconds, what each update with points took: `frame`, the kinds in it, and `settled`, which has what the page reads and draws after it too. */
+/**
+ * Records a trace while `act` runs; gives, in milliseconds, what each update with points took the main thread: `frame`, all of its tasks from the one in
+ * which the message arrives to the end of the next frame; of that `cpu`, the processor's time, in which nothing is that other processes took from it, and
+ * its kinds; `settled`, the processor's time with all that follows, such as what the page asks the server for and draws.
+ */
 export async function updates(page, act) {
   const session = await page.context().browser().newBrowserCDPSession();
   const events = [];
@@ -35,8 +39,10 @@ function taken(events) {
   const open = [];
   for (const event of own) {
     while (open.length > 0 && open.at(-1).ts + open.at(-1).dur <= event.ts) open.pop();
-    event.self = event.dur;
-    if (open.length > 0) open.at(-1).self -= event.dur;
+    // Some systems do not tell the processor's time.
+    event.cpu = event.tdur ?? event.dur;
+    event.self = event.cpu;
+    if (open.length > 0) open.at(-1).self -= event.cpu;
     else tasks.push(event);
     open.push(event);
   }
@@ -53,8 +59,9 @@ function taken(events) {
     return [
       {
         frame: ms(within(tasks, last.ts + last.dur), "dur"),
+        cpu: ms(within(tasks, last.ts + last.dur), "cpu"),
         ...Object.fromEntries(Object.entries(KINDS).map(([kind, pattern]) => [kind, of(pattern)])),
-        settled: ms(within(tasks, first.ts + SETTLED_US), "dur"),
+        settled: ms(within(tasks, first.ts + SETTLED_US), "cpu"),
       },
     ];
   });
