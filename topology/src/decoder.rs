@@ -268,6 +268,7 @@ impl<'a, T: Taken<'a>> Visitor<'a> for Visit<'_, T> {
         self.places[array].item(index, self.record)
     }
 
+    #[inline(always)]
     fn value(&mut self, place: usize, scalar: Scalar<'a>) {
         let place = &mut self.places[place];
         if place.forgets(self.record) {
@@ -307,16 +308,12 @@ struct Row<'d> {
 }
 
 impl<'a> Taken<'a> for Row<'_> {
+    #[inline(always)]
     fn take(&mut self, taker: Taker, scalar: Scalar<'a>) {
-        match taker {
-            Taker::Feature(at) => self.row[at] = observe(&self.bins[at], scalar),
-            Taker::Time(at) => self.times[at] = event_time::read(&scalar),
-            Taker::Text(at) => self.texts[at].take(scalar),
-            Taker::Watched(at) => {
-                let value = &mut self.watched[at];
-                let is_other = self.row[value.feature].bin == value.other;
-                value.text.is_there = is_other && value.text.take_beginning(scalar);
-            }
+        match (taker, scalar) {
+            // Nearly all: the others stand elsewhere, so that this one stays short.
+            (Taker::Feature(at), Scalar::Number(number)) => self.row[at] = self.bins[at].observe_number(number.value()),
+            _ => self.take_other(taker, scalar),
         }
     }
 
@@ -326,6 +323,22 @@ impl<'a> Taken<'a> for Row<'_> {
             Taker::Time(at) => self.times[at] = None,
             Taker::Text(at) => self.texts[at].is_there = false,
             Taker::Watched(at) => self.watched[at].text.is_there = false,
+        }
+    }
+}
+
+impl Row<'_> {
+    #[inline(never)]
+    fn take_other(&mut self, taker: Taker, scalar: Scalar<'_>) {
+        match taker {
+            Taker::Feature(at) => self.row[at] = observe(&self.bins[at], scalar),
+            Taker::Time(at) => self.times[at] = event_time::read(&scalar),
+            Taker::Text(at) => self.texts[at].take(scalar),
+            Taker::Watched(at) => {
+                let value = &mut self.watched[at];
+                let is_other = self.row[value.feature].bin == value.other;
+                value.text.is_there = is_other && value.text.take_beginning(scalar);
+            }
         }
     }
 }

@@ -18,6 +18,24 @@ mod quality;
 
 pub use quality::{QUALITY_KIND, QualityEvent};
 
+/// Room for most events.
+const USUAL_BYTES: usize = 1_024;
+
+/// Appends fields as those of a JSON object. Their names are known to need no escapes, where a serialiser looks at each byte of them for each event:
+/// that is half of what writing one takes.
+macro_rules! write_fields {
+    ($json:ident, $first:ident: $value:expr, $($name:ident: $rest:expr,)*) => {
+        write_field(&mut $json, concat!("\"", stringify!($first), "\":"), $value);
+        $(write_field(&mut $json, concat!(",\"", stringify!($name), "\":"), $rest);)*
+    };
+}
+
+#[expect(clippy::expect_used, reason = "derived serialisation of plain fields into a Vec has no failing path")]
+fn write_field(json: &mut Vec<u8>, name: &str, value: impl Serialize) {
+    json.extend_from_slice(name.as_bytes());
+    serde_json::to_writer(json, &value).expect("a field of an event serialises");
+}
+
 /// Version of the fields and their meanings.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -231,14 +249,52 @@ impl DriftEvent {
         &*self.feature == SUMMARY
     }
 
-    /// The value of its Kafka record.
+    /// The value of its Kafka record: what the derived serialisation writes.
     ///
     /// # Panics
     /// Never: the type has no map and no failing serialiser, and it is written into memory.
     #[must_use]
-    #[expect(clippy::expect_used, reason = "derived serialisation of plain fields into a Vec has no failing path")]
     pub fn to_json(&self) -> Vec<u8> {
-        serde_json::to_vec(self).expect("a drift event serialises")
+        let mut json = Vec::with_capacity(USUAL_BYTES);
+        json.push(b'{');
+        write_fields! { json,
+            schema_version: &self.schema_version,
+            event_id: &self.event_id,
+            kind: &self.kind,
+            monitor: &*self.monitor,
+            scope: &self.scope,
+            partition: &self.partition,
+            segment: self.segment.as_deref(),
+            feature: &*self.feature,
+            psi: &self.psi,
+            p_value: &self.p_value,
+            psi_null_mean: &self.psi_null_mean,
+            significant: &self.significant,
+            status: &self.status,
+            previous_status: &self.previous_status,
+            record_count: &self.record_count,
+            window_count: &self.window_count,
+            missing_count: &self.missing_count,
+            below_range_count: &self.below_range_count,
+            above_range_count: &self.above_range_count,
+            window_start_offset: &self.window_start_offset,
+            window_end_offset: &self.window_end_offset,
+            window_start_ms: &self.window_start_ms,
+            window_end_ms: &self.window_end_ms,
+            counts: &self.counts,
+            top_bin: &self.top_bin,
+            top_bin_contribution: &self.top_bin_contribution,
+            feature_count: &self.feature_count,
+            drifted_features: &self.drifted_features,
+            reference_version: &*self.reference_version,
+            closed_by: &self.closed_by,
+            js: &self.js,
+            ks: &self.ks,
+            wasserstein: &self.wasserstein,
+            chi2_p_value: &self.chi2_p_value,
+        }
+        json.push(b'}');
+        json
     }
 
     /// Reads an event; fields that are not known are ignored, and those that earlier releases did not write are `None`.

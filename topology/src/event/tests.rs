@@ -70,6 +70,37 @@ fn event_reads_back_and_unknown_fields_are_ignored() {
 }
 
 #[test]
+fn event_is_written_as_its_derived_serialisation() {
+    let full = DriftEvent {
+        event_id: "app/\u{e4} \"quoted\"\n".to_owned(),
+        partition: None,
+        segment: Some("country=\\ \u{1}".into()),
+        psi: 1e-300,
+        p_value: Some(f64::NAN),
+        psi_null_mean: Some(0.1 + 0.2),
+        significant: Some(true),
+        status: Status::Drift,
+        previous_status: Some(Status::PossibleDrift),
+        missing_count: Some(u64::MAX),
+        below_range_count: Some(1),
+        above_range_count: Some(2),
+        window_start_ms: Timestamp(i64::MIN),
+        counts: Some(vec![0, 7, u64::MAX]),
+        top_bin: Some("(1, \"2\"]".to_owned()),
+        top_bin_contribution: Some(-1.5e22),
+        closed_by: Some(ClosedBy::Idle),
+        js: Some(0.1),
+        ks: Some(0.2),
+        wasserstein: Some(1e21),
+        chi2_p_value: Some(5e-324),
+        ..summary()
+    };
+    for event in [full, summary()] {
+        assert_eq!(String::from_utf8(event.to_json()).unwrap(), serde_json::to_string(&event).unwrap());
+    }
+}
+
+#[test]
 fn event_of_a_release_without_the_metrics_beside_psi_reads() {
     let json = String::from_utf8(summary().to_json()).unwrap();
     let earlier = json.replace(r#","js":null,"ks":null,"wasserstein":null,"chi2_p_value":null"#, "");
