@@ -83,6 +83,23 @@ fn one_hundred_and_twenty_seven_levels_are_valid_and_one_more_is_not() {
     assert!(matches!(scan(nested(MAX_DEPTH + 1).as_bytes()), Err(Rejected::TooDeep { .. })));
 }
 
+#[test]
+fn digits_end_at_any_byte_that_is_none_wherever_it_stands() {
+    for at in 0..8 {
+        for byte in 0..=u8::MAX {
+            for behind in [b'0', b'9', b'.', 0, 0x7F, 0xBA, 0xFF] {
+                let mut bytes = [behind; 8];
+                bytes[..at].copy_from_slice(&b"98765432"[..at]);
+                bytes[at] = byte;
+                let found = Digits::at_start_of(bytes);
+                let count = bytes.iter().take_while(|byte| byte.is_ascii_digit()).count();
+                let value = bytes[..count].iter().fold(0, |value, byte| value * 10 + u64::from(byte - b'0'));
+                assert_eq!((found.count, found.value), (count, value), "{bytes:?}");
+            }
+        }
+    }
+}
+
 fn json() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),
@@ -119,12 +136,16 @@ proptest! {
     }
 
     #[test]
-    fn value_of_a_number_is_the_nearest_double(text in "-?(0|[1-9][0-9]{0,24})([.][0-9]{1,24})?([eE][+-]?[0-9]{1,3})?") {
-        let object = format!("{{\"n\": {text}}}");
+    fn value_of_a_number_is_the_nearest_double_whatever_follows(
+        text in "-?(0|[1-9][0-9]{0,24})([.][0-9]{1,24})?([eE][+-]?[0-9]{1,3})?",
+        after in "( ?,\"m\":\"[0-9.x\u{e4}]{0,12}\"| {0,9})",
+    ) {
+        let object = format!("{{\"n\": {text}{after}}}");
         let mut value = None;
         scan_object(object.as_bytes(), |_, scalar| {
-            let Scalar::Number(number) = scalar else { panic!("{scalar:?}") };
-            value = Some((number.text(), number.value()));
+            if let Scalar::Number(number) = scalar {
+                value = Some((number.text(), number.value()));
+            }
         })
         .unwrap();
         let (found, value) = value.unwrap();
