@@ -11,13 +11,14 @@
 
 use std::time::Duration;
 
-use leeway_topology::event::Event;
+use leeway_topology::event::{Event, QualityEvent};
 use leeway_topology::ids::Offset;
 use leeway_topology::state::Put;
 
 use crate::broker::{CommittedOffset, GroupMetadata, OutRecord, TopicPartition};
 use crate::mutation::{Mutation, is};
 use crate::task::progress::Progress;
+use crate::telemetry::metrics::Checked;
 
 /// First part of the metadata string of every offset that a Leeway worker commits.
 const METADATA_PREFIX: &str = "leeway/1";
@@ -58,6 +59,22 @@ impl EpochTag {
     }
 }
 
+/// What metrics tell of an event.
+pub(crate) enum Told {
+    Drift(Checked),
+    /// Of few features.
+    Quality(Box<QualityEvent>),
+}
+
+impl From<Event> for Told {
+    fn from(event: Event) -> Self {
+        match event {
+            Event::Drift(event) => Self::Drift(Checked::from(&event)),
+            Event::Quality(event) => Self::Quality(Box::new(event)),
+        }
+    }
+}
+
 /// The epoch that is being filled.
 pub(crate) struct OpenEpoch {
     pub(crate) number: u64,
@@ -65,7 +82,7 @@ pub(crate) struct OpenEpoch {
     /// Events and dead letters, in the order in which they came about.
     pub(crate) records: Vec<OutRecord>,
     /// The events once more, for the metrics: counted when they are committed.
-    pub(crate) checks: Vec<Event>,
+    pub(crate) checks: Vec<Told>,
     pub(crate) bytes: usize,
     pub(crate) opened: Duration,
 }
@@ -95,7 +112,7 @@ pub(crate) struct SealedTask {
 pub(crate) struct SealedEpoch {
     pub(crate) number: u64,
     pub(crate) tasks: Vec<SealedTask>,
-    pub(crate) checks: Vec<Event>,
+    pub(crate) checks: Vec<Told>,
     pub(crate) submitted: Duration,
 }
 

@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use leeway_topology::event::Event;
 use leeway_topology::ids::Offset;
 use tracing::{debug, error, info, warn};
 
 use super::{FailPoint, Now, Producer, StreamThread, ThreadError, restore, store_failure, text_of};
 use crate::broker::{AbortCause, CommitOutcome, CommittedOffset, EpochCommit, GroupMetadata, OutRecord, StreamClient, TopicPartition};
-use crate::epoch::{SealedEpoch, SealedTask, Verdict, judge};
+use crate::epoch::{SealedEpoch, SealedTask, Told, Verdict, judge};
 use crate::mutation::{Mutation, is};
 use crate::state::store::{Batch, StoreError};
 use crate::task::progress::{Checkpoint, Progress, checkpoint_key};
@@ -346,8 +345,8 @@ impl<C: StreamClient> StreamThread<C> {
         }
         for event in &epoch.checks {
             match event {
-                Event::Drift(event) => self.context.metrics.checked(event),
-                Event::Quality(event) => self.context.metrics.quality_checked(event),
+                Told::Drift(check) => self.context.metrics.checked(check),
+                Told::Quality(event) => self.context.metrics.quality_checked(event),
             }
         }
         match written {

@@ -259,7 +259,7 @@ fn failure(task: TaskId, error: &StateError, lease: &TaskLease, context: &Thread
 fn write(epoch: &mut OpenEpoch, sub_topology: &SubTopology, out: &mut Outputs) {
     out.drain_events(&mut |event| {
         epoch.push(event_record(sub_topology, &event));
-        epoch.checks.push(event);
+        epoch.checks.push(event.into());
     });
     if let Role::Partitions { repartition: Some(sink) } = &sub_topology.role {
         for pane in out.panes.drain(..) {

@@ -98,7 +98,7 @@ impl Reading {
     }
 
     fn take_drift(&mut self, event: &DriftEvent, written_ms: i64) {
-        self.families.checks.checked(event);
+        self.families.checks.checked(&event.into());
         let Some(configured) = self.monitors.get_mut(&event.monitor) else {
             return;
         };

@@ -1,5 +1,7 @@
 //! What a check says: the same families, whether the worker that made it tells of it, or a reader of the drift events.
 
+use std::sync::Arc;
+
 use leeway_topology::drift::Status;
 use leeway_topology::event::{DriftEvent, QualityEvent, SUMMARY, Scope};
 use leeway_topology::ids::Partition;
@@ -13,6 +15,32 @@ pub(crate) const WINDOW: [&str; 5] = ["monitor", "scope", "partition", "segment"
 
 /// Those, and what is wrong with values.
 pub(crate) const WINDOW_AND_KIND: [&str; 6] = ["monitor", "scope", "partition", "segment", "feature", "kind"];
+
+/// What metrics tell of a drift event. An epoch has thousands of events, and keeps this of them until it is committed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    monitor: Arc<str>,
+    scope: Scope,
+    partition: Option<Partition>,
+    segment: Option<Arc<str>>,
+    feature: Arc<str>,
+    psi: f64,
+    status: Status,
+}
+
+impl From<&DriftEvent> for Checked {
+    fn from(event: &DriftEvent) -> Self {
+        Self {
+            monitor: Arc::clone(&event.monitor),
+            scope: event.scope,
+            partition: event.partition,
+            segment: event.segment.clone(),
+            feature: Arc::clone(&event.feature),
+            psi: event.psi,
+            status: event.status,
+        }
+    }
+}
 
 /// The values of [`WINDOW`].
 pub(crate) struct Labels<'a> {
@@ -120,17 +148,17 @@ impl CheckMetrics {
     }
 
     /// A committed check of one feature, or its summary.
-    pub(crate) fn checked(&self, event: &DriftEvent) {
-        let labels = Labels::of_drift(event);
-        self.psi.set(&labels.window(), event.psi);
-        let status = match event.status {
+    pub(crate) fn checked(&self, check: &Checked) {
+        let labels = Labels::new(&check.monitor, check.scope, check.partition, check.segment.as_deref(), &check.feature);
+        self.psi.set(&labels.window(), check.psi);
+        let status = match check.status {
             Status::NoDrift => 0.0,
             Status::PossibleDrift => 1.0,
             Status::Drift => 2.0,
         };
         self.drift_status.set(&labels.window(), status);
-        if &*event.feature == SUMMARY {
-            self.checks.counter(&[&event.monitor, event.scope.as_str(), event.status.as_str()]).inc();
+        if &*check.feature == SUMMARY {
+            self.checks.counter(&[&check.monitor, check.scope.as_str(), check.status.as_str()]).inc();
         }
     }
 

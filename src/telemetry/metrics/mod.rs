@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use leeway_topology::event::{DriftEvent, QualityEvent, Scope};
+use leeway_topology::event::{QualityEvent, Scope};
 use leeway_topology::ids::{Partition, Timestamp};
 use leeway_topology::processor::Irregular;
 use leeway_topology::record::{Missing, Rejected};
@@ -25,6 +25,7 @@ mod tests;
 
 use bounded::Bounded;
 pub(crate) use bounded::Budget;
+pub use checks::Checked;
 pub(crate) use checks::{CheckMetrics, Labels, WINDOW, WINDOW_AND_KIND};
 pub(crate) use register::{Register, render, watch_process};
 pub use task::TaskMetrics;
@@ -240,8 +241,8 @@ impl Metrics {
     }
 
     /// A committed check of one feature, or its summary.
-    pub fn checked(&self, event: &DriftEvent) {
-        self.checks.checked(event);
+    pub fn checked(&self, check: &Checked) {
+        self.checks.checked(check);
     }
 
     /// A committed quality check of one feature.

@@ -1,11 +1,11 @@
 use super::*;
 use leeway_topology::drift::Status;
-use leeway_topology::event::{ClosedBy, KIND, QUALITY_KIND, SCHEMA_VERSION, SUMMARY};
+use leeway_topology::event::{ClosedBy, DriftEvent, KIND, QUALITY_KIND, SCHEMA_VERSION, SUMMARY};
 use leeway_topology::ids::{Offset, RecordNumber, Timestamp};
 use leeway_topology::quality::{QualityStatus, Violation};
 
-fn event(partition: i32, feature: &str, psi: f64, status: Status) -> DriftEvent {
-    DriftEvent {
+fn event(partition: i32, feature: &str, psi: f64, status: Status) -> Checked {
+    Checked::from(&DriftEvent {
         schema_version: SCHEMA_VERSION,
         event_id: String::new(),
         kind: KIND.into(),
@@ -40,7 +40,7 @@ fn event(partition: i32, feature: &str, psi: f64, status: Status) -> DriftEvent 
         ks: None,
         wasserstein: None,
         chi2_p_value: None,
-    }
+    })
 }
 
 fn quality(partition: i32, status: QualityStatus) -> QualityEvent {
