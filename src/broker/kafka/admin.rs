@@ -291,8 +291,10 @@ impl Broker for KafkaBroker {
     }
 
     fn end_offset(&self, partition: &TopicPartition, timeout: Duration) -> Result<Offset, BrokerError> {
-        let (_, end) = requests::watermarks(self.uncommitted()?, partition, bounded(timeout))?;
-        Ok(Offset(end))
+        let ends = requests::offsets(self.uncommitted()?, std::slice::from_ref(partition), Position::End, bounded(timeout))?;
+        ends.first()
+            .copied()
+            .ok_or_else(|| BrokerError::Unavailable(format!("no answer about {partition}")))
     }
 
     fn follow_topic(&self, topic: &str) -> Result<KafkaReader, BrokerError> {
@@ -311,10 +313,9 @@ impl Broker for KafkaBroker {
             .map(|partition| TopicPartition::new(topic, Partition(partition)))
             .collect();
         let committed = requests::committed(&consumer, &all, bounded(timeout))?;
-        committed
-            .into_iter()
-            .map(|(partition, committed)| requests::range(self, &consumer, &partition, bounded(timeout)).map(|range| (partition, committed, range)))
-            .collect()
+        let ranges = requests::ranges(self, &consumer, &all, bounded(timeout))?;
+        let both = committed.into_iter().zip(ranges);
+        Ok(both.map(|((partition, committed), range)| (partition, committed, range)).collect())
     }
 
     fn group_members(&self, group: &str, timeout: Duration) -> Result<Vec<String>, BrokerError> {

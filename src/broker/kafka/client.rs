@@ -357,8 +357,8 @@ impl StreamClient for KafkaClient {
 
     fn fetch_log_range(&mut self, partition: &TopicPartition) {
         let is_input = self.input.partitions().any(|owned| owned == partition);
-        self.request(Request::Range {
-            partition: partition.clone(),
+        self.request(Request::Ranges {
+            partitions: vec![partition.clone()],
             of: if is_input { Reader::Input } else { Reader::Restore },
         });
     }

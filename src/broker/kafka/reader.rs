@@ -77,8 +77,9 @@ impl KafkaReader {
 
     /// Goes to the log's start wherever the log no longer has the next offset.
     fn rewind(&mut self) -> Result<(), BrokerError> {
-        for reading in self.partitions.values_mut() {
-            let range = requests::range(&self.broker, &self.consumer, &reading.partition, RANGE_TIMEOUT)?;
+        let all: Vec<_> = self.partitions.values().map(|reading| reading.partition.clone()).collect();
+        let ranges = requests::ranges(&self.broker, &self.consumer, &all, RANGE_TIMEOUT)?;
+        for (reading, range) in self.partitions.values_mut().zip(ranges) {
             if reading.next < range.start || reading.next > range.high_watermark {
                 info!(partition = %reading.partition, offset = reading.next.0, start = range.start.0, "records are gone; reading on from the log's start");
                 (reading.next, reading.is_at_end) = (range.start, false);
@@ -93,19 +94,20 @@ impl TopicReader for KafkaReader {
         let found = self.broker.metadata(&self.topic, timeout)?;
         let (partitions, _) = found.ok_or_else(|| BrokerError::NoSuchTopic(self.topic.to_string()))?;
         let known = self.partitions.len();
-        for number in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
-            if self.partitions.contains_key(&number) {
-                continue;
-            }
-            let partition = TopicPartition::new(self.topic.clone(), Partition(number));
-            let range = requests::range(&self.broker, &self.consumer, &partition, bounded(timeout))?;
+        let all = 0..i32::try_from(partitions).unwrap_or(i32::MAX);
+        let new: Vec<_> = all
+            .filter(|number| !self.partitions.contains_key(number))
+            .map(|number| TopicPartition::new(self.topic.clone(), Partition(number)))
+            .collect();
+        let ranges = requests::ranges(&self.broker, &self.consumer, &new, bounded(timeout))?;
+        for (partition, range) in new.into_iter().zip(ranges) {
             let reading = Reading {
-                partition,
                 next: range.start,
                 is_at_end: false,
                 was_at_end: false,
+                partition,
             };
-            self.partitions.insert(number, reading);
+            self.partitions.insert(reading.partition.partition.0, reading);
         }
         if self.partitions.len() > known {
             self.assign()?;

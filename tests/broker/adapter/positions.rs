@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use leeway::broker::{Broker, ClientEvent, LogRange, OutRecord, PlainProducer, StreamClient, TopicPartition};
+use leeway::broker::{Broker, ClientEvent, LogRange, NewTopic, OutRecord, PlainProducer, StreamClient, TopicPartition};
 use leeway_topology::ids::{Offset, Timestamp};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -144,6 +145,58 @@ fn a_restore_sees_what_is_committed_and_ends_behind_trailing_markers() {
         assert!(Instant::now() < deadline, "the marker does not come");
     }
     assert_eq!(values(member.restore(&mixed, 12)), ["4-a"]);
+    member.close(Duration::from_secs(5));
+}
+
+#[test]
+fn ranges_that_are_asked_for_together_are_each_answered_and_none_waits_for_one_that_has_no_answer() {
+    let broker = broker();
+    let log = topic(&broker, 40);
+    for partition in 0..40 {
+        fill(&broker, &at(&log, partition), usize::try_from(partition).expect("not negative"));
+    }
+    let mut member = Member::new(&broker, &unique("app"), "1");
+    // Its topic is made only when all others have their answer.
+    let name: Arc<str> = unique("late").into();
+    let late = at(&name, 0);
+    member.client.fetch_log_range(&late);
+    let mut left: BTreeSet<_> = (0..40).map(|partition| at(&log, partition)).collect();
+    for partition in left.iter().chain(&left) {
+        member.client.fetch_log_range(partition);
+    }
+    while !left.is_empty() {
+        let (of, range) = member.until("log range", |event| match event {
+            ClientEvent::LogRange(of, range) => Some((of.clone(), *range)),
+            _ => None,
+        });
+        let end = Offset(i64::from(of.partition.0));
+        assert_eq!(
+            range,
+            LogRange {
+                start: Offset(0),
+                high_watermark: end,
+                last_stable: end
+            },
+            "{of}"
+        );
+        left.remove(&of);
+    }
+    broker
+        .create_topic(
+            &NewTopic {
+                name: late.topic.clone(),
+                partitions: 1,
+                replication_factor: None,
+                config: BTreeMap::new(),
+            },
+            PATIENCE,
+        )
+        .expect("created");
+    let range = member.until("the late topic's range", |event| match event {
+        ClientEvent::LogRange(of, range) if *of == late => Some(*range),
+        _ => None,
+    });
+    assert_eq!(range.high_watermark, Offset(0));
     member.close(Duration::from_secs(5));
 }
 
