@@ -11,6 +11,7 @@ pub mod config;
 pub mod consumers;
 pub mod epoch;
 pub mod http;
+pub mod memory;
 pub mod mutation;
 pub mod reference_topic;
 pub mod reset;

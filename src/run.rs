@@ -23,7 +23,7 @@ use crate::runtime::{self, Plan, Runtime, RuntimeError, Settings};
 use crate::source::topic::{FirstRecords, first_records};
 use crate::source::{self, BuildOptions, Format};
 use crate::state::directory::StateDirectory;
-use crate::state::store::{StateStore, StoreOptions};
+use crate::state::store::StateStore;
 use crate::telemetry::metrics::Metrics;
 
 /// How long a Kafka that is not there at the start is waited for.
@@ -66,7 +66,7 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
     } else {
         StateDirectory::open_free(&config.state_dir, &config.application_id)?
     };
-    let (store, damage) = StateStore::open_or_set_aside(&directory, StoreOptions::default())?;
+    let (store, damage) = StateStore::open_or_set_aside(&directory, config.memory.store)?;
     if let Some(error) = damage {
         warn!(%error, "the state store is kept as `db.damaged`; everything is restored from the changelogs");
     }
@@ -87,6 +87,7 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
         () = stopped(&mut interrupt, &mut terminate) => return Ok(()),
     };
     let (plan, references) = prepared?;
+    let broker = broker.fetching_ahead(config.memory.fetched_ahead_bytes, plan.fetched_partitions());
     warn_of_noise(&monitors, &references);
     for part in plan.sub_topologies.values() {
         for monitor in &part.monitors {
@@ -105,7 +106,7 @@ async fn run_until_stopped(config: Config) -> anyhow::Result<()> {
         commit_interval: config.commit_interval,
         transaction_timeout: config.transaction_timeout,
         standby: config.standby,
-        state_cache_max_bytes: config.state_cache_max_bytes,
+        state_cache_max_bytes: config.memory.state_cache_bytes,
         monitors,
         fail_point: None,
     };

@@ -105,6 +105,14 @@ pub struct Plan {
     batch_bytes_max: usize,
 }
 
+impl Plan {
+    /// Partitions that all instances together fetch: of the inputs, and of what they repartition.
+    #[must_use]
+    pub fn fetched_partitions(&self) -> u32 {
+        self.sub_topologies.values().map(|part| part.partitions).sum()
+    }
+}
+
 /// Finds, checks and creates the topics of all monitors.
 ///
 /// # Errors

@@ -22,7 +22,8 @@ class Point:
     extra_bytes: int = 0
     segments: int = 0
     instances: int = 1
-    cache_bytes: int = 256 * MIB
+    # Of each instance; none: the default.
+    memory_max_bytes: int | None = None
     # With --long only.
     is_long: bool = False
 
@@ -63,6 +64,8 @@ class Dimension:
     points: list[Point]
     # Whether one formula is to tell the CPU of its points.
     is_modelled: bool = True
+    # Whether Kafka Streams does the same beside it.
+    has_peer: bool = False
     notes: list[str] = field(default_factory=list)
 
 
@@ -147,14 +150,21 @@ DIMENSIONS = {
         ],
     ),
     "memory": Dimension(
-        "Segments with a small cache (100 features)",
-        "segments and cache",
+        "State of ten times the memory (500 features)",
+        "segments and `memory_max_bytes`",
         [
-            Point("40,000, 8 MiB", 80_000, features=100, segments=40_000, cache_bytes=8 * MIB),
-            Point("80,000, 8 MiB", 160_000, features=100, segments=80_000, cache_bytes=8 * MIB),
-            Point("40,000, 1 GiB", 80_000, features=100, segments=40_000, cache_bytes=1024 * MIB),
+            Point("16,000, 192 MiB", 16_000, features=500, segments=16_000, memory_max_bytes=192 * MIB),
+            Point("160,000, 192 MiB", 160_000, features=500, segments=160_000, memory_max_bytes=192 * MIB),
+            Point("160,000, 4 GiB", 160_000, features=500, segments=160_000, memory_max_bytes=4096 * MIB),
         ],
         is_modelled=False,
+    ),
+    "width": Dimension(
+        "100 features, 64 partitions, beside Kafka Streams",
+        "what",
+        [Point("100 features, 64 partitions", 256_000, features=100, partitions=64)],
+        is_modelled=False,
+        has_peer=True,
     ),
     # Nothing of it is in what the formula is fitted to.
     "combined": Dimension(

@@ -30,12 +30,14 @@ import report
 import rows
 import scale_report
 from bench import BROKER_HEAP, FAILURES, say
-from contestants import CONFIGURATION, ROOT, Contestant, Job, Programs, configuration, leeway
-from drain import Drain, Running, by_commits, count_events, delete_topics, output_topics
+from contestants import CONFIGURATION, CONTESTANTS, ROOT, Contestant, Job, Programs, configuration, leeway
+from drain import Drain, Running, by_commits, count_events, delete_topics, drain, output_topics
 from model import Changelog
 from points import DIMENSIONS, THREADS, Point
 from processes import free_ports, get, output
 from scale_report import Run
+
+PEER = next(one for one in CONTESTANTS if one.name == "kafka-streams")
 
 # The first byte of a key in the changelog (docs/formats.md).
 HEAD, PANE = b"\x01", b"\x02"
@@ -83,7 +85,9 @@ def command(point: Point, port: int, job: Job) -> list[str | Path]:
     words = [file if word == CONFIGURATION else word for word in leeway(job)]
     words[words.index("--http-port") + 1] = str(port)
     words += ["--window-size", str(point.window), "--window-every", str(point.every)]
-    return [*words, "--state-cache-max-bytes", str(point.cache_bytes)]
+    if point.memory_max_bytes:
+        words += ["--memory-max-bytes", str(point.memory_max_bytes)]
+    return words
 
 
 class Instances:
@@ -186,6 +190,7 @@ class Scale:
         self.programs = Programs(settings.leeway, settings.floor)
         self.loaded: dict[rows.Shape, float] = {}
         self.runs: dict[Point, list[Run]] = {}
+        self.peers: dict[Point, list[Drain]] = {}
         self.failures: dict[str, str] = {}
 
     def points(self, name: str) -> list[Point]:
@@ -210,6 +215,8 @@ class Scale:
                     continue
                 say(line(number, what, done))
                 self.runs.setdefault(point.setting, []).append(done)
+                if DIMENSIONS[name].has_peer:
+                    self.peers.setdefault(point.setting, []).append(self.run_peer(point, f"{name}-peer-{number}"))
         # Wide records take gigabytes. The base point's stay.
         kept = {point.shape for other in self.settings.dimensions for point in self.points(other) if other != name and point.setting not in self.runs}
         for shape in [shape for shape in self.loaded if shape not in kept]:
@@ -263,6 +270,19 @@ class Scale:
                 Drain(point.records, samples, peak, events), self.changelog(job, commits), self.stored_bytes(job.events_topic), disk, start_seconds
             )
 
+    def run_peer(self, point: Point, label: str) -> Drain:
+        """Kafka Streams, exactly once, on the same topic."""
+        directory = self.directory / label
+        directory.mkdir()
+        interval = configuration()["commit_interval_ms"]
+        reference = self.reference(point.features)
+        job = Job(self.programs, self.kafka.bootstrap, point.shape.topic, point.records, f"scale-run-{label}", reference, directory, interval)
+        done = drain(self.kafka, PEER, job, point.partitions)
+        if done.events != point.events:
+            raise ValueError(f"{PEER.title}: {done.events} events instead of {point.events}")
+        say(f"{PEER.title}: {done.rate:,.0f} records/s, {done.cpu_per_million:.2f} CPU s per million; {done.peak_bytes / 2**20:.0f} MiB")
+        return done
+
     def stored_bytes(self, topic: str) -> int:
         return sum(file.stat().st_size for file in (self.kafka.directory / "logs").glob(f"{topic}-*/*.log"))
 
@@ -312,7 +332,7 @@ def main() -> None:
     measured = {
         name: [(point, scale.runs[point.setting]) for point in scale.points(name) if point.setting in scale.runs] for name in settings.dimensions
     }
-    text = scale_report.section(measured, settings.rounds, settings.share, scale.failures)
+    text = scale_report.section(measured, scale.peers, settings.rounds, settings.share, scale.failures)
     print(text)
     if settings.write:
         report.write(text, scale_report.MARKS)

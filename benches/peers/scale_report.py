@@ -160,22 +160,35 @@ def combined(measured: Measured, costs: Costs) -> str:
     return "\n".join(lines)
 
 
+def beside(measured: Measured, peers: dict[Point, list[Drain]]) -> str:
+    rows = []
+    for point, runs in measured:
+        drains = {"**leeway run**, exactly once": [one.drain for one in runs], "Kafka Streams, exactly once": peers.get(point.setting, [])}
+        for title, some in drains.items():
+            if some:
+                rate = statistics.median(one.rate for one in some)
+                cpu_seconds = statistics.median(one.cpu_per_million for one in some)
+                peak = statistics.median(one.peak_bytes for one in some) / MIB
+                rows.append([title, f"{rate:,.0f}", f"{cpu_seconds:.2f}", f"{peak:.0f}"])
+    return table(["contestant", "records/s", "CPU s per million records", "peak memory, MiB"], rows)
+
+
 def memory(measured: Measured) -> str:
     rows = [
         [
             point.label,
             f"{median(runs, lambda one: one.changelog.state_bytes) / MIB:.0f}",
-            f"{median(runs, lambda one: one.changelog.state_bytes) / point.cache_bytes:.1f}",
+            f"{median(runs, lambda one: one.changelog.state_bytes) / (point.memory_max_bytes or 512 * MIB):.1f}",
             f"{median(runs, lambda one: one.disk_bytes) / MIB:.0f}",
             f"{median(runs, lambda one: one.drain.peak_bytes) / MIB:.0f}",
         ]
         for point, runs in measured
     ]
-    header = ["segments and `state_cache_max_bytes`", "state, MiB of keys and values", "times the cache", "state on disk, MiB", "peak memory, MiB"]
-    return "Does the cache bound the memory?\n\n" + table(header, rows)
+    header = ["segments and `memory_max_bytes`", "state, MiB of keys and values", "times the bound", "state on disk, MiB", "peak memory, MiB"]
+    return "Does the setting bound the memory?\n\n" + table(header, rows)
 
 
-def section(measured: dict[str, Measured], rounds: int, share: float, failures: dict[str, str]) -> str:
+def section(measured: dict[str, Measured], peers: dict[Point, list[Drain]], rounds: int, share: float, failures: dict[str, str]) -> str:
     every = [(name, points) for name, points in measured.items() if points]
     fitted = modelled(every)
     # With fewer points than terms and some to spare anything fits.
@@ -193,6 +206,8 @@ def section(measured: dict[str, Measured], rounds: int, share: float, failures: 
         parts += [f"### {dimension.title}", *dimension.notes, costs_table(name, points, costs)]
         if name == "memory":
             parts.append(memory(points))
+        if dimension.has_peer:
+            parts.append(beside(points, peers))
         if name == "combined":
             parts.append(combined(points, costs) if costs else f"Nothing to compare with: the formula needs more than {len(model.TERMS)} points.")
     if costs:

@@ -120,9 +120,13 @@ fn help_of_run_shows_flag_key_variable_and_default() {
           --state-dir <TEXT>                 Where the state is kept; if not set and taken by another process, the next free
                                              one
                                              [key: state_dir] [env: STATE_DIR] [default: ./leeway-state]
-          --state-cache-max-bytes <NUMBER>   Memory for the windows of segments, about; the others are read from the state
-                                             store when a record comes
-                                             [key: state_cache_max_bytes] [default: 268435456]
+          --memory-max-bytes <NUMBER>        Memory of the process, about: records fetched ahead, RocksDB's caches and
+                                             buffers, and windows of segments share it
+                                             [key: memory_max_bytes] [default: 512 MiB with two stream threads, 32 MiB more
+                                             for each other]
+          --state-cache-max-bytes <NUMBER>   Of memory_max_bytes, for the windows of segments; those beyond are read from
+                                             the state store when a record comes
+                                             [key: state_cache_max_bytes] [default: what the others leave]
           --num-stream-threads <NUMBER>      Threads that process
                                              [key: num_stream_threads] [default: the cores, at most the partitions]
           --commit-interval-ms <NUMBER>      Milliseconds between two commits at most; below the transaction time-out

@@ -112,11 +112,19 @@ pub const KEYS: &[Key] = &[
         ..KEY
     },
     Key {
+        path: "memory_max_bytes",
+        flag: Some("memory-max-bytes"),
+        kind: Kind::Integer { min: 1 << 20, max: 1 << 44 },
+        unset: "512 MiB with two stream threads, 32 MiB more for each other",
+        doc: "Memory of the process, about: records fetched ahead, RocksDB's caches and buffers, and windows of segments share it",
+        ..KEY
+    },
+    Key {
         path: "state_cache_max_bytes",
         flag: Some("state-cache-max-bytes"),
-        kind: Kind::Integer { min: 1 << 20, max: 1 << 40 },
-        default: Some("268435456"),
-        doc: "Memory for the windows of segments, about; the others are read from the state store when a record comes",
+        kind: Kind::Integer { min: 1 << 20, max: 1 << 44 },
+        unset: "what the others leave",
+        doc: "Of memory_max_bytes, for the windows of segments; those beyond are read from the state store when a record comes",
         ..KEY
     },
     Key {

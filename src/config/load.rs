@@ -23,6 +23,7 @@ use super::rules;
 use super::value::{Setting, Source, Value, duration_ms};
 use super::view::{View, source_of};
 use super::{Config, ConfigError, DashboardConfig, HttpConfig, KafkaConfig, LogFormat, MonitorConfig, ReferenceSource};
+use crate::memory::{Memory, TooLittle};
 use crate::task::Start;
 
 const SEGMENT_BY: &str = "monitor.segment_by";
@@ -174,10 +175,8 @@ fn build(mut resolved: Resolved, faults: &mut Vec<String>) -> Config {
     }
     Config {
         state_dir: PathBuf::from(view.text("state_dir")),
-        state_cache_max_bytes: view.size("state_cache_max_bytes"),
-        num_stream_threads: view
-            .optional_integer("num_stream_threads")
-            .map(|threads| usize::try_from(threads).unwrap_or(usize::MAX)),
+        memory: memory(&view, faults),
+        num_stream_threads: view.optional_size("num_stream_threads"),
         commit_interval: Duration::from_millis(commit_interval.unwrap_or_default()),
         transaction_timeout: Duration::from_millis(transaction_timeout.unwrap_or_default()),
         standby: view.is_on("standby"),
@@ -216,6 +215,24 @@ fn build(mut resolved: Resolved, faults: &mut Vec<String>) -> Config {
         monitors,
         resolved,
     }
+}
+
+fn memory(view: &View<'_>, faults: &mut Vec<String>) -> Memory {
+    let cache = view.optional_size("state_cache_max_bytes");
+    // There may be fewer, of few partitions: they are not known yet.
+    let threads = view
+        .optional_size("num_stream_threads")
+        .unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let max_bytes = view
+        .optional_size("memory_max_bytes")
+        .unwrap_or_else(|| Memory::usual_max_bytes(threads, cache));
+    Memory::share(max_bytes, threads, cache).unwrap_or_else(|TooLittle { least }| {
+        let beside = cache.map(|_| format!(" and {}", view.named("state_cache_max_bytes"))).unwrap_or_default();
+        let plural = if threads == 1 { "thread" } else { "threads" };
+        let name = view.named("memory_max_bytes");
+        faults.push(format!("{name}: too little for {threads} stream {plural}{beside}; at least {least}"));
+        Memory::default()
+    })
 }
 
 fn count_window(view: &View<'_>, faults: &mut Vec<String>) -> Window {

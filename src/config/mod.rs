@@ -25,6 +25,7 @@ use leeway_topology::processor::{InvalidMonitor, Monitor, Scopes};
 use leeway_topology::quality::Quality;
 use leeway_topology::window::Window;
 
+use crate::memory::Memory;
 use crate::rolling_reference::Rolling;
 use crate::task::Start;
 
@@ -56,8 +57,8 @@ pub struct Config {
     pub application_id: String,
     /// Where the state is kept.
     pub state_dir: PathBuf,
-    /// Memory for the windows of segments, about.
-    pub state_cache_max_bytes: usize,
+    /// How the memory of a process is shared out.
+    pub memory: Memory,
     /// `None`: the cores, at most the partitions.
     pub num_stream_threads: Option<usize>,
     /// Longest time between two commits.

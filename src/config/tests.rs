@@ -435,7 +435,8 @@ fn the_effective_default_configuration_reads_like_this() {
     insta::assert_snapshot!(load(&ConfigFlags::default(), &BTreeMap::new(), None).unwrap().effective_toml(), @r#"
     application_id = "drift-monitor-group"  # default
     state_dir = "./leeway-state"  # default
-    state_cache_max_bytes = 268435456  # default
+    # memory_max_bytes: 512 MiB with two stream threads, 32 MiB more for each other
+    # state_cache_max_bytes: what the others leave
     # num_stream_threads: the cores, at most the partitions
     commit_interval_ms = 100  # default
     transaction_timeout_ms = 10000  # default
@@ -543,6 +544,31 @@ fn odd_numbers_are_refused_wherever_they_come_from() {
     }
     let config = from_file("[[monitor]]\nsignificance = 0\nthresholds = { possible_drift = 1, drift = 2 }\nmin_samples = 0x10\n").unwrap();
     assert_eq!((config.monitors[0].criteria.significance, config.monitors[0].min_samples), (0.0, 16));
+}
+
+#[test]
+fn memory_that_is_too_little_for_its_threads_is_refused_with_what_would_do() {
+    let few = "num_stream_threads = 2\nmemory_max_bytes = 100000000\n";
+    let refused = from_file(few).unwrap_err();
+    assert_eq!(
+        refused.faults,
+        ["memory_max_bytes = 100000000 (leeway.toml line 2): too little for 2 stream threads; at least 134217728"]
+    );
+    let refused = from_file(&format!("{few}state_cache_max_bytes = 1048576\n")).unwrap_err();
+    assert_eq!(
+        refused.faults,
+        [concat!(
+            "memory_max_bytes = 100000000 (leeway.toml line 2): too little for 2 stream threads and state_cache_max_bytes = 1048576 (leeway.toml line 3); ",
+            "at least 135266304"
+        )]
+    );
+    let config = from_file("num_stream_threads = 2\nmemory_max_bytes = 134217728\n").unwrap();
+    assert_eq!(config.memory, crate::memory::Memory::share(128 << 20, 2, None).unwrap());
+    assert!(from_file("num_stream_threads = 256\n").is_ok(), "what nobody set is never too little");
+    assert!(
+        from_file("state_cache_max_bytes = 1099511627776\n").is_ok(),
+        "nor beside what somebody set"
+    );
 }
 
 #[test]

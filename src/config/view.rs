@@ -48,8 +48,12 @@ impl View<'_> {
         self.value(path) == Some(&Value::Boolean(true))
     }
 
+    pub(super) fn optional_size(&self, path: &str) -> Option<usize> {
+        Some(usize::try_from(self.optional_integer(path)?).unwrap_or(usize::MAX))
+    }
+
     pub(super) fn size(&self, path: &str) -> usize {
-        usize::try_from(self.integer(path)).unwrap_or(usize::MAX)
+        self.optional_size(path).unwrap_or_default()
     }
 
     pub(super) fn port(&self, path: &str) -> u16 {

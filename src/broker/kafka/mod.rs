@@ -45,10 +45,10 @@ pub enum TransactionStep {
     Starting,
     /// The transaction is begun.
     Begun,
-    /// Every record is acknowledged.
-    Produced,
-    /// The offsets are part of it.
+    /// The offsets are part of it; records are under way.
     OffsetsSent,
+    /// Every record is acknowledged: the commit is asked for next.
+    Produced,
     /// It is committed on the broker.
     Committed,
 }
@@ -64,16 +64,16 @@ pub struct KafkaBroker {
     membership: Arc<BTreeMap<String, String>>,
     /// Asks for high watermarks: the answer follows the client's isolation level, so it takes a client that reads uncommitted.
     uncommitted: Arc<OnceLock<BaseConsumer>>,
+    /// Of each partition of a consumer.
+    fetched_ahead_bytes: usize,
     hook: Option<Hook>,
 }
 
-/// What a consumer holds of each partition that nobody has looked at yet: at most so many records, or so many KiB. librdkafka's own bounds (100,000, 64 MiB)
-/// would be gigabytes with a hundred partitions. A full queue is looked at again soon; by default after a second, in which it runs empty.
-const FETCHED_AHEAD: [(&str, &str); 3] = [
-    ("queued.min.messages", "10000"),
-    ("queued.max.messages.kbytes", "8192"),
-    ("fetch.queue.backoff.ms", "10"),
-];
+/// What a consumer holds of each partition that nobody has looked at yet, at most, where nobody says less: enough for several looks.
+const FETCHED_AHEAD_MAX_BYTES: usize = 8 << 20;
+
+/// What librdkafka takes for a fetched record beside its bytes, about.
+const FETCHED_OVERHEAD_BYTES: usize = 512;
 
 /// Properties that would break exactly-once or belong to Leeway, with the reason.
 const REFUSED: [(&str, &str); 19] = [
@@ -130,6 +130,7 @@ impl KafkaBroker {
             properties: Arc::new(properties),
             membership: Arc::new(membership),
             uncommitted: Arc::default(),
+            fetched_ahead_bytes: FETCHED_AHEAD_MAX_BYTES,
             hook: None,
         };
         // Sees every wrong property at once, before anything waits for a broker.
@@ -163,6 +164,15 @@ impl KafkaBroker {
         }
     }
 
+    /// The same cluster, with consumers that fetch no more than so many bytes ahead, about, of so many partitions together.
+    #[must_use]
+    pub fn fetching_ahead(self, bytes: usize, partitions: u32) -> Self {
+        Self {
+            fetched_ahead_bytes: (bytes / (partitions as usize).max(1)).min(FETCHED_AHEAD_MAX_BYTES),
+            ..self
+        }
+    }
+
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         for (name, value) in self.properties.iter() {
@@ -182,7 +192,10 @@ impl KafkaBroker {
             .set("auto.offset.reset", "error")
             .set("isolation.level", "read_committed")
             .set(SERVED_MAX.0, SERVED_MAX.1);
-        self.set_unless_given(&mut config, &FETCHED_AHEAD);
+        self.set_unless_given(&mut config, &[("fetch.queue.backoff.ms", "10")]);
+        for (name, value) in fetching_ahead(self.fetched_ahead_bytes) {
+            self.set_unless_given(&mut config, &[(name, &value)]);
+        }
         config
     }
 
@@ -232,6 +245,21 @@ impl KafkaBroker {
         let client = config.create().map_err(|error| BrokerError::Refused(errors::text(&error)))?;
         Ok(self.uncommitted.get_or_init(|| client))
     }
+}
+
+/// Settings with which a consumer holds so many bytes, about, of each partition that nobody has looked at yet.
+///
+/// librdkafka fetches on for as long as a partition's queue has less than both bounds, so what one fetch brings comes on top: decompressed, several times
+/// what was asked for. Its own bounds (100,000 records, 64 MiB) would be gigabytes with a hundred partitions. A full queue is looked at again soon
+/// (`fetch.queue.backoff.ms`); by default after a second, in which it runs empty.
+fn fetching_ahead(bytes: usize) -> [(&'static str, String); 3] {
+    let queued = bytes / 2;
+    [
+        ("queued.min.messages", (queued / FETCHED_OVERHEAD_BYTES).clamp(64, 10_000).to_string()),
+        ("queued.max.messages.kbytes", (queued >> 10).max(64).to_string()),
+        // One batch at least comes whatever its size.
+        ("fetch.message.max.bytes", (bytes / 16).clamp(16 << 10, 1 << 20).to_string()),
+    ]
 }
 
 /// A timeout that is never infinite.
