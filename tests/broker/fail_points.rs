@@ -35,8 +35,8 @@ const CHILD: &str = "LEEWAY_TEST_FAIL_POINT";
 const STEPS: [&str; 7] = [
     "EpochSealed",
     "Begun",
-    "OffsetsSent",
     "Produced",
+    "OffsetsSent",
     "Committed",
     "BeforeStoreWrite",
     "AfterStoreWrite",

@@ -45,10 +45,10 @@ pub enum TransactionStep {
     Starting,
     /// The transaction is begun.
     Begun,
-    /// The offsets are part of it; records are under way.
-    OffsetsSent,
-    /// Every record is acknowledged: the commit is asked for next.
+    /// Every record is acknowledged.
     Produced,
+    /// The offsets are part of it.
+    OffsetsSent,
     /// It is committed on the broker.
     Committed,
 }

@@ -1,6 +1,6 @@
 //! The transactional producer, on a thread of its own: its calls block.
 //!
-//! One command is one transaction: begin, produce, send the offsets, wait for every acknowledgement, commit. Before the commit is asked for, an
+//! One command is one transaction: begin, produce, wait for every acknowledgement, send the offsets, commit. Before the commit is asked for, an
 //! error is answered by an abort; from there on the outcome is unknown, whatever the error says (librdkafka may report a failure of what the
 //! broker did).
 
@@ -111,12 +111,6 @@ impl TransactionalProducer {
         let told = Arc::new(Signal::default());
         let queue = Queue::main(native.client(), &told).ok_or("a producer without a queue")?;
         Ok(Self { queue, told, native })
-    }
-
-    /// Why a record of this transaction was not delivered, if one was not.
-    fn delivery_failure(&self) -> Option<KafkaError> {
-        let deliveries = self.context().deliveries.lock();
-        deliveries.unwrap_or_else(PoisonError::into_inner).failure.clone()
     }
 
     /// Takes in what was delivered; waits for it, at most until `deadline`, and not long.
@@ -287,7 +281,21 @@ impl Transactions {
         for record in epoch.records {
             send(producer, &record, deadline)?;
         }
-        // While the records are under way: the two do not wait for each other's answers.
+        // `commit_transaction` would wait in slices of 100 ms while messages are in flight.
+        while producer.in_flight_count() > 0 {
+            producer.serve(deadline);
+            if let Some(error) = &producer.context().deliveries.lock().unwrap_or_else(PoisonError::into_inner).failure {
+                return Err(error.clone());
+            }
+            if Instant::now() >= deadline {
+                return Err(KafkaError::MessageProduction(Code::MessageTimedOut));
+            }
+        }
+        if let Some(error) = &producer.context().deliveries.lock().unwrap_or_else(PoisonError::into_inner).failure {
+            return Err(error.clone());
+        }
+        self.step(TransactionStep::Produced);
+        // Not before: sent while the records are under way, the two wait for each other, a hundred milliseconds and more (docs/benchmarks.md).
         let mut offsets = TopicPartitionList::new();
         for (partition, committed) in &epoch.offsets {
             let mut element = offsets.add_partition(&partition.topic, partition.partition.0);
@@ -301,28 +309,10 @@ impl Transactions {
             match producer.send_offsets_to_transaction(&offsets, group, deadline.saturating_duration_since(Instant::now()).max(RETRY_PAUSE)) {
                 Ok(()) => break,
                 Err(error) if errors::reaction(&error) == Reaction::Retry && Instant::now() < deadline => std::thread::sleep(RETRY_PAUSE),
-                // A record that is refused makes all else be refused, and says more.
-                Err(error) => {
-                    producer.poll(Duration::ZERO);
-                    return Err(producer.delivery_failure().unwrap_or(error));
-                }
+                Err(error) => return Err(error),
             }
         }
         self.step(TransactionStep::OffsetsSent);
-        // `commit_transaction` would wait in slices of 100 ms while messages are in flight.
-        while producer.in_flight_count() > 0 {
-            producer.serve(deadline);
-            if let Some(error) = producer.delivery_failure() {
-                return Err(error);
-            }
-            if Instant::now() >= deadline {
-                return Err(KafkaError::MessageProduction(Code::MessageTimedOut));
-            }
-        }
-        if let Some(error) = producer.delivery_failure() {
-            return Err(error);
-        }
-        self.step(TransactionStep::Produced);
         Ok(())
     }
 

@@ -165,7 +165,7 @@ fn a_transaction_that_outlives_its_timeout_is_not_committed() {
     let hook = slow.clone();
     // Longer than the time-out and the test broker's sweep for such transactions.
     let broker = broker().with_hook(move |step| {
-        if step == TransactionStep::Produced && hook.swap(false, Ordering::Relaxed) {
+        if step == TransactionStep::OffsetsSent && hook.swap(false, Ordering::Relaxed) {
             std::thread::sleep(Duration::from_secs(14));
         }
     });
@@ -196,7 +196,7 @@ fn a_producer_that_hangs_is_given_up_and_fenced_by_the_next_one() {
     let held = Mutex::new(Some(held));
     let (returned, old) = channel();
     let broker = broker().with_hook(move |step| {
-        let held = held.lock().expect("not poisoned").take_if(|_| step == TransactionStep::Produced);
+        let held = held.lock().expect("not poisoned").take_if(|_| step == TransactionStep::OffsetsSent);
         if let Some(held) = held {
             assert!(Receiver::<()>::recv(&held).is_err(), "released by dropping the other end");
             returned.send(()).expect("somebody waits");
