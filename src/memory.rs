@@ -16,7 +16,7 @@ use crate::state::store::StoreOptions;
 /// Code, the HTTP server, metrics and librdkafka's threads: what is there before the first record.
 const PROCESS_BYTES: usize = 48 << 20;
 
-/// Of each stream thread: an epoch that grows and one that is being committed, each with its events and changed windows (at most 8 MiB), their copies on
+/// Of each stream thread: an epoch that grows and one that is being committed, each with its events and changed windows (at most 4 MiB), their copies on
 /// the way to the brokers and to RocksDB, and what was fetched and is not yet read from its response.
 const THREAD_BYTES: usize = 32 << 20;
 

@@ -25,7 +25,7 @@ const RECORDS_PER_POLL: usize = 512;
 const ASK_IDLE_EVERY: Duration = Duration::from_secs(1);
 
 /// An epoch is sealed early when its outputs and changed state reach this many bytes, so that a transaction stays far below the producer's queue.
-pub(super) const EPOCH_BYTES_MAX: usize = 8 << 20;
+pub(super) const EPOCH_BYTES_MAX: usize = 4 << 20;
 
 impl<C: StreamClient> StreamThread<C> {
     /// Lets every running task take a batch. Nothing is taken while an outcome is judged, a revocation is answered or the thread stops.

@@ -4,7 +4,6 @@
 //! error is answered by an abort; from there on the outcome is unknown, whatever the error says (librdkafka may report a failure of what the
 //! broker did).
 
-use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender};
@@ -48,9 +47,25 @@ pub(super) enum Command {
 /// What the deliveries of the current transaction came to.
 #[derive(Default)]
 struct Deliveries {
-    /// The offset after the last record; `None` once a report had no offset.
-    ends: BTreeMap<TopicPartition, Option<Offset>>,
+    /// The offset after the last record; `None` once a report had no offset. Reports come in runs of one partition: the last one's is at the end.
+    ends: Vec<(TopicPartition, Option<Offset>)>,
     failure: Option<KafkaError>,
+}
+
+impl Deliveries {
+    fn delivered(&mut self, topic: &str, partition: Partition, next: Option<Offset>) {
+        let is_it = |(known, _): &(TopicPartition, _)| known.partition == partition && *known.topic == *topic;
+        match self.ends.iter().rposition(is_it) {
+            Some(at) => {
+                let last = self.ends.len() - 1;
+                self.ends.swap(at, last);
+            }
+            None => self.ends.push((TopicPartition::new(topic, partition), next)),
+        }
+        if let Some((_, end)) = self.ends.last_mut() {
+            *end = end.zip(next).map(|(end, next)| end.max(next));
+        }
+    }
 }
 
 #[derive(Default)]
@@ -75,10 +90,8 @@ impl ProducerContext for ProducerSide {
         let mut deliveries = self.deliveries.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(message) => {
-                let partition = TopicPartition::new(message.topic(), Partition(message.partition()));
                 let next = (message.offset() >= 0).then(|| Offset(message.offset() + 1));
-                let end = deliveries.ends.entry(partition).or_insert(next);
-                *end = end.zip(next).map(|(end, next)| end.max(next));
+                deliveries.delivered(message.topic(), Partition(message.partition()), next);
             }
             Err((error, _)) => {
                 deliveries.failure.get_or_insert(error.clone());

@@ -186,7 +186,10 @@ impl MonitoredWindow {
             Windowing::Time(windows) => windows.panes().count(),
         };
         let quality = self.quality.as_ref().map_or(0, |quality| quality.memory_bytes());
-        size_of::<Self>() + self.verdicts.statuses.len() + quality + panes * (PANE_BYTES + self.measure.layout.counters() * size_of::<u32>())
+        let bytes =
+            size_of::<Self>() + self.verdicts.statuses.len() + quality + panes * (PANE_BYTES + self.measure.layout.counters() * size_of::<u32>());
+        // What allocators round up to: up to a fifth, by their classes of sizes.
+        bytes + bytes / 8
     }
 
     /// Whether its panes are shipped to the window of the whole topic.

@@ -1,6 +1,6 @@
 //! A consumer with the settings of `leeway run`'s own (`src/broker/kafka/mod.rs`), on partitions that are given to it, from an offset each.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
@@ -8,6 +8,9 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 /// How long the broker may take to say which partitions there are.
 const LOOKUP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Between two looks.
+const SOON: Duration = Duration::from_millis(10);
 
 /// Which topic, where.
 #[derive(clap::Args)]
@@ -65,6 +68,20 @@ impl Topic {
             .collect();
         ensure!(!partitions.is_empty(), "topic {:?} does not exist", self.topic);
         Ok(partitions)
+    }
+
+    /// Waits until no transaction is open: one that is committed has its markers in each partition a little later.
+    pub(crate) fn wait_until_settled(&self, consumer: &BaseConsumer, partitions: &[i32]) -> anyhow::Result<()> {
+        let uncommitted = self.consumer(&[("isolation.level", "read_uncommitted")])?;
+        let deadline = Instant::now() + LOOKUP_TIMEOUT;
+        for &partition in partitions {
+            let end = |of: &BaseConsumer| of.fetch_watermarks(&self.topic, partition, LOOKUP_TIMEOUT).map(|(_, end)| end);
+            while end(consumer)? < end(&uncommitted)? {
+                ensure!(Instant::now() < deadline, "partition {partition} has a transaction that stays open");
+                std::thread::sleep(SOON);
+            }
+        }
+        Ok(())
     }
 
     /// Gives these partitions to the consumer. Offsets are looked up first, so that nothing of what comes after the call is missed.

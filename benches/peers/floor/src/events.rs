@@ -37,10 +37,11 @@ pub(crate) struct Latency {
     warm_up_seconds: u64,
 }
 
-/// Reads every partition to its end. What is not committed is not there.
+/// Reads every partition to its end, of which nobody writes any more. What is not committed is not there.
 pub(crate) fn count(args: &Count) -> anyhow::Result<u64> {
     let consumer = args.topic.consumer(&SOON)?;
     let partitions = args.topic.partitions(&consumer)?;
+    args.topic.wait_until_settled(&consumer, &partitions)?;
     args.topic.assign(&consumer, &partitions, From::Start)?;
     let mut open: BTreeSet<i32> = partitions.into_iter().collect();
     let mut events = 0;
