@@ -431,22 +431,20 @@ impl<'a> Scanner<'a> {
     #[inline(always)]
     fn digits(&mut self, mut read: u64) -> Result<u64, Fault> {
         let start = self.at;
-        while let Some(eight) = self.bytes[self.at..].first_chunk() {
-            let digits = Digits::at_start_of(*eight);
-            read = digits.append_to(read);
-            self.at += digits.count;
-            if digits.count < eight.len() {
-                return if self.at > start {
-                    Ok(read)
-                } else {
-                    Err(self.malformed("expected a digit"))
-                };
+        'digits: {
+            while let Some(eight) = self.bytes[self.at..].first_chunk() {
+                let digits = Digits::at_start_of(*eight);
+                read = digits.append_to(read);
+                self.at += digits.count;
+                if digits.count < eight.len() {
+                    break 'digits;
+                }
             }
-        }
-        // Near the end of the value.
-        while let Some(digit @ b'0'..=b'9') = self.peek() {
-            read = read.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
-            self.at += 1;
+            // Near the end of the value.
+            while let Some(digit @ b'0'..=b'9') = self.peek() {
+                read = read.wrapping_mul(10).wrapping_add(u64::from(digit - b'0'));
+                self.at += 1;
+            }
         }
         if self.at > start {
             Ok(read)
@@ -579,6 +577,7 @@ struct Digits {
     value: u64,
 }
 
+/// A one in each byte: times a byte, that byte eight times.
 const BYTES: u64 = u64::MAX / 0xFF;
 
 impl Digits {
