@@ -117,7 +117,7 @@ struct Expected {
 const NOWHERE: usize = usize::MAX;
 
 /// Fields of an object that are guessed at.
-const EXPECTED_MAX: usize = 256;
+const EXPECTED_MAX: usize = 4_096;
 
 /// Bytes that are compared for a guess.
 const BEFORE_MAX: usize = 256;
