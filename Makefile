@@ -137,7 +137,7 @@ fuzz: ## Feed what Leeway reads from others with anything: make fuzz SECONDS=for
 	scripts/fuzz $(or $(SECONDS),15)
 
 # Without ARGS everything is measured, and written into docs/benchmarks.md.
-bench: $(PEERS)/installed $(STREAMS)/target/libs ## Throughput and latency beside bare consumers, Kafka Streams and Python: make bench ARGS=--help (release build; half an hour and 3 GB of disk when built)
+bench: $(PEERS)/installed $(STREAMS)/target/libs ## Throughput and latency beside bare consumers, Kafka Streams and Python: make bench ARGS=--help (release build; half an hour and 5 GB of disk when built)
 	@$(if $(filter file,$(origin LEEWAY_BIN)),cargo build --quiet --release)
 	@cargo build --quiet --release --package leeway-floor
 	$(PEERS)/bin/python benches/peers/bench.py $(or $(ARGS),--write)

@@ -51,7 +51,7 @@ def arguments() -> argparse.Namespace:
     names = ", ".join(one.name for one in CONTESTANTS)
     parser.add_argument("--only", metavar="NAMES", help=f"contestants, separated by commas: {names}")
     parser.add_argument("--rounds", type=int, default=5, help="timed runs of each, in turn (default 5)")
-    parser.add_argument("--records", type=int, default=4_000_000, help="of a run; the slow ones get fewer (default 4000000)")
+    parser.add_argument("--records", type=int, default=8_000_000, help="of a run; the slow ones get fewer (default 8000000)")
     parser.add_argument("--partitions", type=int, default=8, help="of the topic (default 8)")
     parser.add_argument("--equality-records", type=int, default=40_000, help="of the topic on which events are compared (default 40000)")
     parser.add_argument("--no-equality", action="store_true", help="does not compare events first")
