@@ -25,6 +25,9 @@ use crate::broker::{BrokerError, ClientEvent, FetchedRecord, TopicPartition};
 /// A seek is answered by librdkafka's own thread, without the broker.
 const SEEK_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// Callbacks that are served at most before a consumer closes: a rebalance or two, and what the client says of its connections.
+const QUEUED_MAX: usize = 100;
+
 /// Queues rebalances; once `closing`, answers them itself, since nobody else does any more and closing waits for the answer.
 ///
 /// Whether an assignment is lost is asked here, in the callback: librdkafka forgets it with the next change of the assignment.
@@ -54,6 +57,11 @@ impl ConsumerContext for Context {
     fn rebalance(&self, consumer: &BaseConsumer<Self>, err: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let assigned = err == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         if self.closing.load(Ordering::Acquire) {
+            // One answer is taken for the answer to all that was told by then: this may be told when the group is left already, and then nobody takes an
+            // answer, for which librdkafka waits without end.
+            if consumer.closed() {
+                return;
+            }
             // Everything was unassigned by `close` already. The answer matters, not what is in it.
             let none = TopicPartitionList::new();
             let answered = if assigned {
@@ -341,6 +349,12 @@ impl QueuedConsumer {
     /// Lets everything go, so that dropping the consumer only has to leave the group.
     pub(super) fn close(&mut self) {
         self.consumer.context().closing.store(true, Ordering::Release);
+        // What waits in the queue is told, and answered by the callback, as long as there is a group to answer.
+        for _ in 0..QUEUED_MAX {
+            if self.consumer.poll(Duration::ZERO).is_none() {
+                break;
+            }
+        }
         // A rebalance that was told and never answered, of either kind, would be waited for without end. What is not asked for does no harm.
         while self.queued_rebalance().is_some() {}
         let held: Vec<_> = self.partitions.keys().cloned().collect();
