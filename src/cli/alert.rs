@@ -26,7 +26,7 @@ use crate::consumers::alert::outbox::{LogLine, Outcome, Payload};
 use crate::consumers::alert::text;
 use crate::consumers::alert::thread::{AlertError, AlertThread, ChannelSpec, Settings, Watched};
 use crate::http::{self, Health};
-use crate::reference_topic::{Follower, LiveReferences};
+use crate::reference_topic::{self, Follower, LiveReferences};
 use crate::stream_thread::Now;
 use crate::topics;
 
@@ -230,14 +230,19 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
 
     let state_topic = format!("{}-state", config.alert.group_id);
     let preparing = {
-        let (broker, topic) = (broker.clone(), state_topic.clone());
-        tokio::task::spawn_blocking(move || wait_for_kafka(|| topics::alert_state(&broker, &topic, STATE_MESSAGE_BYTES)))
+        let (broker, topic, application_id) = (broker.clone(), state_topic.clone(), config.application_id.clone());
+        tokio::task::spawn_blocking(move || {
+            wait_for_kafka(|| topics::alert_state(&broker, &topic, STATE_MESSAGE_BYTES))?;
+            // Before the first alert, which has thresholds and bins of it.
+            anyhow::Ok(reference_topic::load(&broker, &application_id))
+        })
     };
-    tokio::select! {
+    let loaded = tokio::select! {
         prepared = preparing => prepared.context("preparing")??,
         () = stopped(&mut interrupt, &mut terminate) => return Ok(ExitCode::SUCCESS),
     };
-    let references = Arc::new(LiveReferences::default());
+    // What cannot be read is tried again, and told, by who follows it.
+    let references = Arc::new(LiveReferences::new(loaded.map(|set| set.published).unwrap_or_default()));
     let follower = Follower::start(broker.clone(), &config.application_id, references.clone()).context("starting a thread")?;
     let (watched, watch) = channel();
     let (watching, watch_stopped) = channel::<()>();

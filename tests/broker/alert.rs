@@ -249,6 +249,8 @@ fn a_second_process_stands_by_and_takes_over_when_the_first_is_killed() {
 fn the_events_of_a_real_stream_are_told_with_their_facts_and_logged_once() {
     let (run, receiver) = (Run::new("alert-stream"), Receiver::start());
     let mut worker = run.worker(&run.path("state"));
+    // Its reference is published by then: the alerter reads it before the first event.
+    worker.wait_for("restored store", 1, PATIENCE);
     run.produce(&run.rows("rows.jsonl", 30_000, 3), None);
     let text = format!(
         "application_id = \"{}\"\n[dashboard]\nurl = \"https://leeway.example\"\n[[monitor]]\nevents_topic = \"{}\"\n[alert]\ncooldown = \"0s\"\n\
@@ -271,6 +273,7 @@ fn the_events_of_a_real_stream_are_told_with_their_facts_and_logged_once() {
     let lines = || std::fs::read_to_string(run.path("log.csv")).unwrap_or_default().lines().count();
     let alerter = start();
     until("a line", PATIENCE, || alerter.log(), || lines() > 1);
+    let mut log = alerter.log();
     alerter.kill();
     let alerter = start();
     crate::kafka::wait_until_consumed(&run.bootstrap, &run.application, &run.topic, PATIENCE, &mut [&mut worker]);
@@ -286,6 +289,7 @@ fn the_events_of_a_real_stream_are_told_with_their_facts_and_logged_once() {
     assert!(summaries.len() > 100, "{}", summaries.len());
     until("all lines", PATIENCE, || alerter.log(), || lines() > summaries.len());
     until("a message", PATIENCE, || alerter.log(), || !receiver.accepted().is_empty());
+    log += &alerter.log();
     alerter.stop();
     let csv = std::fs::read_to_string(run.path("log.csv")).expect("a log");
     let logged: Vec<String> = csv
@@ -303,7 +307,8 @@ fn the_events_of_a_real_stream_are_told_with_their_facts_and_logged_once() {
     );
     assert_eq!(
         (&alert["threshold"], &message["dashboard_url"]),
-        (&json!(0.25), &json!("https://leeway.example"))
+        (&json!(0.25), &json!("https://leeway.example")),
+        "{message:#}\n{log}"
     );
     assert_eq!(message["reference_version"], run.reference["version"]);
     assert_eq!(alert["top_bins"].as_array().map(Vec::len), Some(3), "{alert}");
