@@ -18,24 +18,6 @@ mod quality;
 
 pub use quality::{QUALITY_KIND, QualityEvent};
 
-/// Room for most events.
-const USUAL_BYTES: usize = 1_024;
-
-/// Appends fields as those of a JSON object. Their names are known to need no escapes, where a serialiser looks at each byte of them for each event:
-/// that is half of what writing one takes.
-macro_rules! write_fields {
-    ($json:ident, $first:ident: $value:expr, $($name:ident: $rest:expr,)*) => {
-        write_field(&mut $json, concat!("\"", stringify!($first), "\":"), $value);
-        $(write_field(&mut $json, concat!(",\"", stringify!($name), "\":"), $rest);)*
-    };
-}
-
-#[expect(clippy::expect_used, reason = "derived serialisation of plain fields into a Vec has no failing path")]
-fn write_field(json: &mut Vec<u8>, name: &str, value: impl Serialize) {
-    json.extend_from_slice(name.as_bytes());
-    serde_json::to_writer(json, &value).expect("a field of an event serialises");
-}
-
 /// Version of the fields and their meanings.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -234,6 +216,24 @@ pub enum EventError {
     /// Not an event: report it.
     #[error("not an event: {0}")]
     Malformed(#[from] serde_json::Error),
+}
+
+/// Room for most events.
+const USUAL_BYTES: usize = 1_024;
+
+/// Appends fields as those of a JSON object. Their names are known to need no escapes, where a serialiser looks at each byte of them for each event:
+/// that is half of what writing one takes.
+macro_rules! write_fields {
+    ($json:ident, $first:ident: $value:expr, $($name:ident: $rest:expr,)*) => {
+        write_field(&mut $json, concat!("\"", stringify!($first), "\":"), $value);
+        $(write_field(&mut $json, concat!(",\"", stringify!($name), "\":"), $rest);)*
+    };
+}
+
+#[expect(clippy::expect_used, reason = "derived serialisation of plain fields into a Vec has no failing path")]
+fn write_field(json: &mut Vec<u8>, name: &str, value: impl Serialize) {
+    json.extend_from_slice(name.as_bytes());
+    serde_json::to_writer(json, &value).expect("a field of an event serialises");
 }
 
 impl DriftEvent {
