@@ -243,12 +243,15 @@ class Scale:
         where = ["--bootstrap-servers", self.kafka.bootstrap, "--topic", shape.topic]
         output([self.programs.floor, "batch", *where, "--records", str(shape.records)], stdin=subprocess.DEVNULL)
 
-    def run(self, point: Point, label: str) -> Run:
+    def job(self, point: Point, label: str) -> Job:
         directory = self.directory / label
         directory.mkdir()
         interval = configuration()["commit_interval_ms"]
         reference = self.reference(point.features)
-        job = Job(self.programs, self.kafka.bootstrap, point.shape.topic, point.records, f"scale-run-{label}", reference, directory, interval)
+        return Job(self.programs, self.kafka.bootstrap, point.shape.topic, point.records, f"scale-run-{label}", reference, directory, interval)
+
+    def run(self, point: Point, label: str) -> Run:
+        job = self.job(point, label)
         with output_topics(self.kafka, job, point.partitions):
             with instances(point, job) as all_of_them:
                 start = Start(self.kafka, job, point)
@@ -272,11 +275,7 @@ class Scale:
 
     def run_peer(self, point: Point, label: str) -> Drain:
         """Kafka Streams, exactly once, on the same topic."""
-        directory = self.directory / label
-        directory.mkdir()
-        interval = configuration()["commit_interval_ms"]
-        reference = self.reference(point.features)
-        job = Job(self.programs, self.kafka.bootstrap, point.shape.topic, point.records, f"scale-run-{label}", reference, directory, interval)
+        job = self.job(point, label)
         done = drain(self.kafka, PEER, job, point.partitions)
         if done.events != point.events:
             raise ValueError(f"{PEER.title}: {done.events} events instead of {point.events}")
