@@ -308,7 +308,8 @@ impl Transactions {
             return Err(error.clone());
         }
         self.step(TransactionStep::Produced);
-        // Not before: sent while the records are under way, the two wait for each other, a hundred milliseconds and more (docs/benchmarks.md).
+        // Last: who asks the group for stable offsets waits while some are pending. And sent while the records are under way, the two refuse each other, which
+        // takes a hundred milliseconds and more (docs/benchmarks.md).
         let mut offsets = TopicPartitionList::new();
         for (partition, committed) in &epoch.offsets {
             let mut element = offsets.add_partition(&partition.topic, partition.partition.0);
