@@ -29,7 +29,7 @@ from kafka import Kafka, kafka
 import report
 import rows
 import scale_report
-from bench import BROKER_HEAP, FAILURES, say
+from bench import BROKER, FAILURES, say
 from contestants import CONFIGURATION, CONTESTANTS, ROOT, Contestant, Job, Programs, configuration, leeway
 from drain import Drain, Running, by_commits, count_events, delete_topics, drain, output_topics
 from model import Changelog
@@ -324,7 +324,7 @@ def line(number: int, what: str, done: Run) -> str:
 
 def main() -> None:
     settings = arguments()
-    with tempfile.TemporaryDirectory(prefix="leeway-scale-") as directory, kafka(Path(directory), heap=BROKER_HEAP) as broker:
+    with tempfile.TemporaryDirectory(prefix="leeway-scale-") as directory, kafka(Path(directory), **BROKER) as broker:
         scale = Scale(settings, broker, Path(directory))
         for name in settings.dimensions:
             scale.measure(name)

@@ -82,8 +82,8 @@ class Kafka:
 
 
 @contextlib.contextmanager
-def kafka(directory: Path, heap: str = "512m") -> Iterator[Kafka]:
-    """Formats and starts it, and waits until it answers."""
+def kafka(directory: Path, heap: str = "512m", initial_rebalance_delay_ms: int = 0) -> Iterator[Kafka]:
+    """Formats and starts it, and waits until it answers. The first to join a group waits so long for others."""
     libs = output([ROOT / "scripts/kafka-jars"]).strip()
     classpath = f"{libs}/*"
     port, controller = free_ports(2)
@@ -100,7 +100,7 @@ offsets.topic.num.partitions=4
 transaction.state.log.replication.factor=1
 transaction.state.log.min.isr=1
 transaction.state.log.num.partitions=4
-group.initial.rebalance.delay.ms=0
+group.initial.rebalance.delay.ms={initial_rebalance_delay_ms}
 auto.create.topics.enable=false
 """
     )
