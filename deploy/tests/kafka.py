@@ -83,7 +83,7 @@ class Kafka:
 
 @contextlib.contextmanager
 def kafka(directory: Path, heap: str = "512m", initial_rebalance_delay_ms: int = 0) -> Iterator[Kafka]:
-    """Formats and starts it, and waits until it answers. The first to join a group waits so long for others."""
+    """Formats and starts it, and waits until it answers. The first member of a group waits `initial_rebalance_delay_ms` for others."""
     libs = output([ROOT / "scripts/kafka-jars"]).strip()
     classpath = f"{libs}/*"
     port, controller = free_ports(2)
