@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use leeway::broker::LogRange;
-use leeway::changelog::{Restore, RestorePlan};
+use leeway::changelog::{Restore, RestorePlan, restore_share};
 use leeway::state::directory::StateDirectory;
 use leeway::state::store::{Batch, StateStore, StoreOptions, TaskLease, TaskRange};
 use leeway::task::progress::{Checkpoint, Progress, checkpoint_key};
@@ -208,7 +208,9 @@ fn restore(criterion: &mut Criterion) {
                 let (plan, lease) = (RestorePlan::FromStart { because: None }, disk.lease(0));
                 let (mut restore, from) = Restore::begin(&plan, range, Timestamp(0), &disk.store, &lease).expect("begun");
                 for (offset, (key, value)) in std::iter::zip(from.0.., &records) {
-                    restore.apply(Offset(offset), key, Some(value), &disk.store, &lease).expect("taken");
+                    restore
+                        .apply(Offset(offset), key, Some(value), restore_share(4), &disk.store, &lease)
+                        .expect("taken");
                 }
                 restore.finish(&disk.store, &lease).expect("written");
                 drop(lease);

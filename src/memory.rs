@@ -17,7 +17,8 @@ use crate::state::store::StoreOptions;
 const PROCESS_BYTES: usize = 48 << 20;
 
 /// Of each stream thread: an epoch that grows and one that is being committed, each with its events and changed windows (at most 4 MiB), their copies on
-/// the way to the brokers and to RocksDB, and what was fetched and is not yet read from its response.
+/// the way to the brokers and to RocksDB, and what was fetched and is not yet read from its response. While its tasks are restored, what was read and waits
+/// to be written is in their place.
 const THREAD_BYTES: usize = 32 << 20;
 
 /// What has to be left for fetching, RocksDB and windows.

@@ -13,7 +13,7 @@
 //! - A task's keys have one holder: the standby holds the lease as long as it follows, and gives it up as soon as a stream thread asks.
 //! - Only whole epochs move the checkpoint; so a copy is what some earlier commit left, never something in between.
 //! - What was deleted is deleted in the copy: one that was not continued for so long that tombstones may be gone begins anew.
-//! - Memory is bounded by a few megabytes per task that wait for the end of their epoch.
+//! - Memory is bounded: what waits for the end of its epoch is written past 32 MiB in all, or half a MiB for each copy where that is more.
 //!
 //! Not here: who takes over. The group's assignor does not know of copies; with standbys on every instance, each has one.
 
@@ -25,7 +25,7 @@ use leeway_topology::ids::Partition;
 use tracing::{debug, info, warn};
 
 use crate::broker::{ClientEvent, LogRange, StreamClient, TopicPartition};
-use crate::changelog::{Restore, RestorePlan, plan_restore};
+use crate::changelog::{Restore, RestorePlan, plan_restore, restore_share};
 use crate::state::store::{StoreError, TaskLease, TaskRange};
 use crate::stream_thread::{Now, ThreadContext};
 use crate::task::SubTopology;
@@ -248,6 +248,7 @@ impl<C: StreamClient> StandbyThread<C> {
         let Self { client, copies, context, .. } = self;
         let mut failed: BTreeMap<TopicPartition, StoreError> = BTreeMap::new();
         let mut outlived: BTreeSet<TopicPartition> = BTreeSet::new();
+        let share = restore_share(copies.len());
         let taken = client.poll_restore(RECORDS_PER_POLL, &mut |changelog, record| {
             if let Some(Copy {
                 phase: Phase::Following { lease, restore, at_end },
@@ -260,7 +261,7 @@ impl<C: StreamClient> StandbyThread<C> {
                     outlived.insert(changelog.clone());
                 } else if !failed.contains_key(changelog)
                     && let Some(key) = record.key
-                    && let Err(error) = restore.apply(record.offset, key, record.value, &context.store, lease)
+                    && let Err(error) = restore.apply(record.offset, key, record.value, share, &context.store, lease)
                 {
                     failed.insert(changelog.clone(), error);
                 }

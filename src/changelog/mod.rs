@@ -8,6 +8,7 @@
 //! Invariants: a store that was not restored to the changelog's end is never used; progress and checkpoint move together, in the batch that makes
 //! them true. Never writes to Kafka.
 
+mod pending;
 mod restore;
 
-pub use restore::{Restore, RestorePlan, plan_restore};
+pub use restore::{Restore, RestorePlan, plan_restore, restore_share};

@@ -1,15 +1,24 @@
 //! Rebuilds one task's range of the store from its changelog partition.
 
+use std::ops::ControlFlow;
+
 use leeway_topology::ids::{Offset, Timestamp};
 use leeway_topology::state::{KeyKind, progress_key};
 
+use super::pending::Pending;
 use crate::broker::LogRange;
 use crate::mutation::{Mutation, is};
 use crate::state::store::{Batch, StateStore, StoreError, TaskLease};
 use crate::task::progress::{Checkpoint, Progress, checkpoint_key};
 
-/// Records are written to the store in batches of about this size.
-const RESTORE_BATCH_BYTES: usize = 4 << 20;
+/// What the restores of one thread hold back at most, all together. The more it is, the fewer are the writes of a key, and the files.
+const RESTORES_BYTES: usize = 32 << 20;
+
+/// What each may hold back however many there are.
+const RESTORE_BYTES_MIN: usize = 512 << 10;
+
+/// What is less goes through the WAL: a file of its own would take more.
+const LOAD_BYTES_MIN: usize = 256 << 10;
 
 /// Where a restore begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +30,26 @@ pub enum RestorePlan {
         /// Why the store cannot be continued, if it held anything.
         because: Option<String>,
     },
+}
+
+impl RestorePlan {
+    /// Where it begins in a changelog of this range.
+    fn from(&self, range: LogRange) -> Offset {
+        match self {
+            Self::FromCheckpoint(checkpoint) => checkpoint.changelog_offset,
+            Self::FromStart { .. } => range.start,
+        }
+    }
+
+    /// Offsets that it reads at most: to the stable end of this range.
+    #[must_use]
+    pub fn offsets(&self, range: LogRange) -> u64 {
+        offsets(self.from(range), range.last_stable)
+    }
+}
+
+fn offsets(from: Offset, end: Offset) -> u64 {
+    u64::try_from(end.0.saturating_sub(from.0)).unwrap_or_default()
 }
 
 /// Decides where a restore begins. `checkpoint_age_ms_max`: tombstones older than `delete.retention.ms` vanish while the log's start stays, so a
@@ -50,17 +79,20 @@ pub fn plan_restore(checkpoint: Option<&Checkpoint>, range: LogRange, now: Times
     RestorePlan::FromStart { because: Some(because) }
 }
 
+/// What each of so many restores of one thread may hold back, bytes.
+#[must_use]
+pub fn restore_share(restores: usize) -> usize {
+    (RESTORES_BYTES / restores.max(1)).max(RESTORE_BYTES_MIN)
+}
+
 /// One restore under way. Records are held back until a progress record shows that they are whole; a compacted changelog may hold its only
 /// progress record at the very end, so past some megabytes they are written without moving the checkpoint: a crash then reads the same
 /// records again, and since values are whole that ends in the same state.
 #[derive(Debug)]
 pub struct Restore {
     pending: Pending,
-    /// Of what was taken since the last write, progress records too.
-    taken_bytes: usize,
-    /// How many of `pending` the last progress record covers, and what it makes true.
-    covered: usize,
-    progress: Option<(Vec<u8>, Checkpoint)>,
+    /// How many of `pending` are whole: up to the last progress record, with the checkpoint that it makes true.
+    whole: usize,
     records: u64,
     /// The changelog offset after the last record taken.
     next: Offset,
@@ -74,21 +106,18 @@ impl Restore {
     /// # Errors
     /// When the store cannot be written.
     pub fn begin(plan: &RestorePlan, range: LogRange, now: Timestamp, store: &StateStore, lease: &TaskLease) -> Result<(Self, Offset), StoreError> {
-        let (from, fresh_at) = match plan {
-            RestorePlan::FromCheckpoint(checkpoint) => (checkpoint.changelog_offset, checkpoint.committed_at),
+        let from = plan.from(range);
+        let fresh_at = match plan {
+            RestorePlan::FromCheckpoint(checkpoint) => checkpoint.committed_at,
             RestorePlan::FromStart { .. } => {
-                let mut batch = Batch::new();
-                batch.clear(lease);
-                store.write(batch)?;
-                (range.start, now)
+                clear(store, lease)?;
+                now
             }
         };
         Ok((
             Self {
                 pending: Pending::default(),
-                taken_bytes: 0,
-                covered: 0,
-                progress: None,
+                whole: 0,
                 records: 0,
                 next: from,
                 fresh_at,
@@ -97,36 +126,40 @@ impl Restore {
         ))
     }
 
-    /// Takes the next record of the changelog.
+    /// Takes the next record of the changelog. `share`: what may be held back ([`restore_share`]).
     ///
     /// # Errors
     /// When the store cannot be written, or a progress record is damaged.
-    pub fn apply(&mut self, offset: Offset, key: &[u8], value: Option<&[u8]>, store: &StateStore, lease: &TaskLease) -> Result<(), StoreError> {
+    pub fn apply(
+        &mut self,
+        offset: Offset,
+        key: &[u8],
+        value: Option<&[u8]>,
+        share: usize,
+        store: &StateStore,
+        lease: &TaskLease,
+    ) -> Result<(), StoreError> {
         self.records += 1;
         self.next = offset.next();
-        self.taken_bytes += key.len() + value.map_or(0, <[u8]>::len);
         if key.first() == Some(&(KeyKind::Progress as u8))
             && let Some(bytes) = value
         {
             let progress =
                 Progress::from_bytes(bytes).map_err(|e| StoreError::Corrupted(format!("changelog offset {offset}: progress record: {e}")))?;
-            self.covered = self.pending.places.len();
             self.fresh_at = self.fresh_at.max(progress.committed_at);
-            self.progress = Some((
-                bytes.to_vec(),
-                Checkpoint {
-                    changelog_offset: offset.next(),
-                    committed_at: progress.committed_at,
-                },
-            ));
+            let checkpoint = Checkpoint {
+                changelog_offset: offset.next(),
+                committed_at: progress.committed_at,
+            };
+            self.pending.push(&progress_key(), Some(bytes));
+            self.pending.push(&checkpoint_key(), Some(&checkpoint.to_bytes()));
+            self.whole = self.pending.len();
         } else if !(is(Mutation::LostPane) && key.first() == Some(&(KeyKind::Pane as u8)) && key.ends_with(&[3])) {
             self.pending.push(key, value);
         }
-        if self.taken_bytes >= RESTORE_BATCH_BYTES {
-            if self.progress.is_none() {
-                self.covered = self.pending.places.len();
-            }
-            self.write(store, lease)?;
+        if self.pending.bytes() >= share {
+            let records = if self.whole == 0 { self.pending.len() } else { self.whole };
+            self.write(records, store, lease)?;
         }
         Ok(())
     }
@@ -141,15 +174,15 @@ impl Restore {
     /// Offsets that are still to be read before `end`: at least as many as there are records, since markers and what was compacted away count too.
     #[must_use]
     pub fn remaining(&self, end: Offset) -> u64 {
-        u64::try_from(end.0.saturating_sub(self.next.0)).unwrap_or_default()
+        offsets(self.next, end)
     }
 
-    /// Writes the epochs that are whole by now; nothing where there is none.
+    /// Writes the epochs that are whole by now.
     ///
     /// # Errors
     /// When the store cannot be written.
     pub fn write_whole(&mut self, store: &StateStore, lease: &TaskLease) -> Result<(), StoreError> {
-        if self.progress.is_some() { self.write(store, lease) } else { Ok(()) }
+        self.write(self.whole, store, lease)
     }
 
     /// Ends the restore at the changelog's end and gives the number of records read. What follows the last progress record is no whole epoch.
@@ -157,84 +190,46 @@ impl Restore {
     /// # Errors
     /// When the store cannot be written.
     pub fn finish(mut self, store: &StateStore, lease: &TaskLease) -> Result<u64, StoreError> {
-        self.write(store, lease)?;
+        self.write(self.whole, store, lease)?;
         Ok(self.records)
     }
 
-    fn write(&mut self, store: &StateStore, lease: &TaskLease) -> Result<(), StoreError> {
-        let mut batch = Batch::new();
-        for (key, value) in self.pending.latest(self.covered) {
-            batch.put(lease, key, value);
+    /// Writes the first so many of what is pending.
+    fn write(&mut self, records: usize, store: &StateStore, lease: &TaskLease) -> Result<(), StoreError> {
+        if records == 0 {
+            return Ok(());
         }
-        if let Some((progress, checkpoint)) = self.progress.take() {
-            batch.put(lease, &progress_key(), Some(&progress));
-            batch.put(lease, &checkpoint_key(), Some(&checkpoint.to_bytes()));
-        }
-        self.pending.forget(self.covered);
-        self.covered = 0;
-        self.taken_bytes = self.pending.bytes.len();
-        store.write(batch)
+        let written = if self.pending.bytes() < LOAD_BYTES_MIN {
+            let mut batch = Batch::new();
+            for (key, value) in self.pending.latest(records) {
+                batch.put(lease, key, value);
+            }
+            store.write(batch)
+        } else {
+            store.load(lease, self.pending.latest(records))
+        };
+        self.pending.forget(records);
+        self.whole = 0;
+        written
     }
 }
 
-/// Records that are held back, in the changelog's order, one after another in one buffer: no allocation for each.
-#[derive(Debug, Default)]
-struct Pending {
-    bytes: Vec<u8>,
-    places: Vec<Place>,
-}
-
-/// Where a record stands: it begins where the one before ends.
-#[derive(Debug)]
-struct Place {
-    key_end: usize,
-    end: usize,
-    is_tombstone: bool,
-}
-
-impl Pending {
-    fn push(&mut self, key: &[u8], value: Option<&[u8]>) {
-        self.bytes.extend_from_slice(key);
-        let key_end = self.bytes.len();
-        self.bytes.extend_from_slice(value.unwrap_or_default());
-        self.places.push(Place {
-            key_end,
-            end: self.bytes.len(),
-            is_tombstone: value.is_none(),
-        });
-    }
-
-    /// Of the first so many records the last one of each key, by key. Values are whole, so what came before it means nothing; and RocksDB finds the place
-    /// of a key beside the one before at once, while any order costs it a search for each.
-    fn latest(&self, records: usize) -> Vec<(&[u8], Option<&[u8]>)> {
-        let mut from = 0;
-        let mut latest: Vec<(&[u8], Option<&[u8]>)> = self.places[..records]
-            .iter()
-            .map(|place| {
-                let (key, value) = (&self.bytes[from..place.key_end], &self.bytes[place.key_end..place.end]);
-                from = place.end;
-                (key, (!place.is_tombstone).then_some(value))
-            })
-            .collect();
-        // Stable: of equal keys the last one stays the last.
-        latest.sort_by_key(|(key, _)| *key);
-        latest
-            .chunk_by(|(one, _), (next, _)| one == next)
-            .filter_map(|of_key| of_key.last().copied())
-            .collect()
-    }
-
-    /// Drops the first so many records, and gives back their memory: a standby may wait for the next ones forever.
-    fn forget(&mut self, records: usize) {
-        let cut = records.checked_sub(1).map_or(0, |last| self.places[last].end);
-        self.bytes.drain(..cut);
-        self.places.drain(..records);
-        for place in &mut self.places {
-            place.key_end -= cut;
-            place.end -= cut;
+/// Drops what the task has, if anything: where there is nothing, a load need not wait until that is in a table.
+fn clear(store: &StateStore, lease: &TaskLease) -> Result<(), StoreError> {
+    let mut is_empty = true;
+    let seen = lease.for_each(|_, _| {
+        is_empty = false;
+        ControlFlow::Break(())
+    });
+    match seen {
+        Ok(()) if is_empty => Ok(()),
+        // Dropping it does not read it.
+        Ok(()) | Err(StoreError::Corrupted(_)) => {
+            let mut batch = Batch::new();
+            batch.clear(lease);
+            store.write(batch)
         }
-        self.bytes.shrink_to_fit();
-        self.places.shrink_to_fit();
+        Err(error) => Err(error),
     }
 }
 
@@ -250,6 +245,8 @@ mod tests {
         high_watermark: Offset(2000),
         last_stable: Offset(2000),
     };
+
+    const SHARE: usize = 1 << 20;
 
     fn checkpoint(offset: i64, committed_at: i64) -> Checkpoint {
         Checkpoint {
@@ -293,7 +290,9 @@ mod tests {
         };
         for (offset, committed_at) in [(900, 20_000), (901, 60_000)] {
             let bytes = progress(committed_at).to_bytes();
-            restore.apply(Offset(offset), &progress_key(), Some(&bytes), &store, &lease).unwrap();
+            restore
+                .apply(Offset(offset), &progress_key(), Some(&bytes), SHARE, &store, &lease)
+                .unwrap();
         }
         assert!(!restore.is_outlived(Timestamp(61_000), 1_000), "it goes on with what it reads");
         assert!(restore.is_outlived(Timestamp(61_001), 1_000));
@@ -322,7 +321,7 @@ mod tests {
                 .copied()
                 .chain([(progress_key().as_slice(), Some(progress.to_bytes().as_slice()))])
             {
-                restore.apply(offset, key, value, &store, &lease).unwrap();
+                restore.apply(offset, key, value, SHARE, &store, &lease).unwrap();
                 offset = offset.next();
             }
         };
@@ -339,8 +338,8 @@ mod tests {
                 (b"k3", None),
             ],
         );
-        restore.apply(Offset(950), b"k1", Some(b"later"), &store, &lease).unwrap();
-        restore.apply(Offset(951), b"k4", Some(b""), &store, &lease).unwrap();
+        restore.apply(Offset(950), b"k1", Some(b"later"), SHARE, &store, &lease).unwrap();
+        restore.apply(Offset(951), b"k4", Some(b""), SHARE, &store, &lease).unwrap();
         restore.write_whole(&store, &lease).unwrap();
         assert_eq!(
             (held(b"k1"), held(b"k2"), held(b"k3")),
@@ -349,10 +348,54 @@ mod tests {
         assert_eq!(held(b"k4"), None, "its epoch is not whole yet");
 
         take(&mut restore, &[(b"k5", Some(b"5"))]);
-        restore.apply(Offset(960), b"k6", Some(b"6"), &store, &lease).unwrap();
+        restore.apply(Offset(960), b"k6", Some(b"6"), SHARE, &store, &lease).unwrap();
         restore.finish(&store, &lease).unwrap();
         assert_eq!((held(b"k1"), held(b"k4")), (Some(b"later".to_vec()), Some(Vec::new())));
         assert_eq!((held(b"k5"), held(b"k6")), (Some(b"5".to_vec()), None));
+    }
+
+    #[test]
+    fn what_is_past_the_share_is_written_and_moves_the_checkpoint_only_as_far_as_epochs_are_whole() {
+        let store = StateStore::in_memory();
+        let range = TaskRange {
+            store: "s".into(),
+            partition: Partition(0),
+        };
+        let lease = store.lease(range).unwrap();
+        let (mut restore, _) = Restore::begin(&RestorePlan::FromStart { because: None }, RANGE, Timestamp(0), &store, &lease).unwrap();
+        let stored = || Some(Checkpoint::from_bytes(&lease.get(&checkpoint_key()).unwrap()?).unwrap().changelog_offset);
+        let large = vec![7; SHARE / 2];
+        let mut take = |offset, key: &[u8], value: &[u8]| restore.apply(Offset(offset), key, Some(value), SHARE, &store, &lease).unwrap();
+
+        take(900, b"k1", &large);
+        assert_eq!(lease.get(b"k1").unwrap(), None, "held back");
+        take(901, b"k2", &large);
+        assert!(lease.get(b"k1").unwrap().is_some() && lease.get(b"k2").unwrap().is_some());
+        assert_eq!(stored(), None, "no epoch was whole");
+
+        take(902, b"k3", &large);
+        let progress = Progress {
+            next_offset: Offset(1),
+            record_number: 1,
+            stream_time: None,
+            epoch: 1,
+            committed_at: Timestamp(0),
+        };
+        take(903, &progress_key(), &progress.to_bytes());
+        take(904, b"k4", &large);
+        assert!(lease.get(b"k3").unwrap().is_some());
+        assert_eq!(
+            (stored(), lease.get(b"k4").unwrap()),
+            (Some(Offset(904)), None),
+            "its epoch is not whole yet"
+        );
+    }
+
+    #[test]
+    fn restores_of_a_thread_share_what_they_hold_back() {
+        assert_eq!(restore_share(1), RESTORES_BYTES);
+        assert_eq!(restore_share(4) * 4, RESTORES_BYTES);
+        assert_eq!(restore_share(10_000), RESTORE_BYTES_MIN);
     }
 
     #[test]

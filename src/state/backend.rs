@@ -17,6 +17,9 @@ pub(super) const KEY_FORMAT: u8 = 1;
 /// Takes a key and its value, and says whether to go on.
 pub(super) type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
+/// What a key is to be from now on: its value, or absent.
+pub type KeyChange<'a> = (&'a [u8], Option<&'a [u8]>);
+
 /// Keeps bytes in key order. Each call is atomic towards all others.
 pub(super) trait Backend: Send + Sync {
     /// The value of a whole key.
@@ -27,6 +30,9 @@ pub(super) trait Backend: Send + Sync {
 
     /// Applies the changes in order. On an error none of them is read.
     fn write(&self, changes: &Changes) -> Result<(), StoreError>;
+
+    /// Sets and removes keys, each of which `prefix` begins, as [`Self::write`] would. `changes` are in key order, each key once, without the prefix.
+    fn load(&self, prefix: &[u8], changes: &mut dyn Iterator<Item = KeyChange<'_>>) -> Result<(), StoreError>;
 
     /// Makes what was written survive a failure of the machine.
     fn flush(&self) -> Result<(), StoreError>;
@@ -72,6 +78,13 @@ enum Kind {
 }
 
 impl Changes {
+    /// Of keys that `prefix` begins.
+    pub(super) fn of(prefix: &[u8], changes: &mut dyn Iterator<Item = KeyChange<'_>>) -> Self {
+        let mut of = Self::default();
+        changes.for_each(|(key, value)| of.put(prefix, key, value));
+        of
+    }
+
     /// Sets the value of the key `prefix` and `key`; `None` removes it.
     pub(super) fn put(&mut self, prefix: &[u8], key: &[u8], value: Option<&[u8]>) {
         let kind = if value.is_some() { Kind::Put } else { Kind::Delete };

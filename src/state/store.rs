@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use leeway_topology::ids::Partition;
 use leeway_topology::state::{ReadStore, StateError};
 
+pub use super::backend::KeyChange;
 use super::backend::{Backend, Changes, keys_with, prefix};
 use super::directory::{DirectoryLock, StateDirectory};
 use super::memory::MemoryBackend;
@@ -190,6 +191,18 @@ impl StateStore {
         }
     }
 
+    /// Sets and removes many keys of one task at once: after a crash all of it is there, or nothing. `changes` are in key order, each key once. For restores:
+    /// of some megabytes it takes a fraction of what a batch does.
+    ///
+    /// # Errors
+    /// As [`Self::write`].
+    pub fn load<'a>(&self, lease: &TaskLease, changes: impl IntoIterator<Item = KeyChange<'a>>) -> Result<(), StoreError> {
+        let open = self.shared.open.read().unwrap_or_else(PoisonError::into_inner);
+        self.check(lease)?;
+        let open = open.as_ref().ok_or_else(|| StoreError::LeaseLost(lease.task.clone()))?;
+        open.backend.load(&lease.prefix, &mut changes.into_iter())
+    }
+
     /// Writes a batch: after a crash all of it is there, or nothing.
     ///
     /// # Errors
@@ -198,16 +211,21 @@ impl StateStore {
     /// process had died just after the write. That is harmless, since Kafka has committed what a batch holds.
     pub fn write(&self, batch: Batch<'_>) -> Result<(), StoreError> {
         let open = self.shared.open.read().unwrap_or_else(PoisonError::into_inner);
-        for lease in &batch.leases {
-            let is_held = Arc::ptr_eq(&lease.shared, &self.shared) && self.shared.leases().holders.get(&lease.task) == Some(&lease.id);
-            if !is_held && !is(Mutation::NoLease) {
-                return Err(StoreError::LeaseLost(lease.task.clone()));
-            }
-        }
+        batch.leases.iter().try_for_each(|lease| self.check(lease))?;
         match open.as_ref() {
             Some(open) if !batch.changes.is_empty() => open.backend.write(&batch.changes),
             // Closed: then no lease is registered, so the batch has none and is empty.
             _ => Ok(()),
+        }
+    }
+
+    /// Whether this is the registered lease of its task.
+    fn check(&self, lease: &TaskLease) -> Result<(), StoreError> {
+        let is_held = Arc::ptr_eq(&lease.shared, &self.shared) && self.shared.leases().holders.get(&lease.task) == Some(&lease.id);
+        if is_held || is(Mutation::NoLease) {
+            Ok(())
+        } else {
+            Err(StoreError::LeaseLost(lease.task.clone()))
         }
     }
 

@@ -9,7 +9,7 @@ use tracing::{error, info, warn};
 
 use super::{Now, StreamThread, ThreadContext, ThreadError, store_failure};
 use crate::broker::{CommittedOffset, LogRange, StreamClient, TopicPartition};
-use crate::changelog::{Restore, RestorePlan, plan_restore};
+use crate::changelog::{Restore, RestorePlan, plan_restore, restore_share};
 use crate::mutation::{Mutation, is};
 use crate::state::store::{StoreError, TaskLease};
 use crate::task::progress::{Checkpoint, checkpoint_key};
@@ -24,29 +24,37 @@ const STABLE_POLL: Duration = Duration::from_millis(100);
 /// The broker's own sweep for transactions that timed out, and a margin: an open transaction that lasts longer than its time-out and this hangs.
 const TRANSACTION_SWEEP: Duration = Duration::from_secs(15);
 
+/// Long restores of a thread that are under way at once; the others begin when one of them ends. Two, so that one reads while the other writes. The fewer there
+/// are, the more each may hold back, and the sooner the first task runs.
+const LONG_RESTORES_AT_ONCE: usize = 2;
+
+/// A restore that has more to read is a long one. Reading less takes no longer than asking for it, which all may do at once.
+const SHORT_OFFSETS_MAX: u64 = 1000;
+
+/// One that has read nothing for so long does not keep others waiting: the leader of its changelog may be gone.
+const STALLED_AFTER: Duration = Duration::from_secs(1);
+
 /// Changelog records taken in one step.
 const RECORDS_PER_POLL: usize = 4096;
 
 impl<C: StreamClient> StreamThread<C> {
     /// Moves every task on that is not running yet.
     pub(super) fn restore(&mut self, now: Now) -> Result<bool, ThreadError> {
-        let mut restoring = false;
-        for task in self.tasks.values_mut() {
-            match &task.phase {
-                Phase::Created(_) => prepare(task, &mut self.client, &self.context, now)?,
-                Phase::Restoring { .. } => restoring = true,
-                Phase::Running(_) => {}
-            }
-        }
-        if !restoring {
-            return Ok(false);
+        let mut long = self.tasks.values().filter(|task| is_long_restore(task, now)).count();
+        for task in self.tasks.values_mut().filter(|task| matches!(task.phase, Phase::Created(_))) {
+            prepare(task, &mut self.client, &self.context, long < LONG_RESTORES_AT_ONCE, now)?;
+            long += usize::from(is_long_restore(task, now));
         }
         let Self { client, tasks, context, .. } = self;
         let mut tasks: Vec<&mut Task> = tasks.values_mut().filter(|task| matches!(task.phase, Phase::Restoring { .. })).collect();
+        if tasks.is_empty() {
+            return Ok(false);
+        }
         // Where in `tasks` the last record went: the next one is mostly of the same changelog.
         let mut at = 0;
         let mut failed: Option<(TopicPartition, StoreError)> = None;
         let mut outlived: BTreeSet<TopicPartition> = BTreeSet::new();
+        let share = restore_share(tasks.len());
         let taken = client.poll_restore(RECORDS_PER_POLL, &mut |changelog, record| {
             if tasks.get(at).is_none_or(|task| task.changelog != *changelog) {
                 let Some(found) = tasks.iter().position(|task| task.changelog == *changelog) else {
@@ -55,15 +63,16 @@ impl<C: StreamClient> StreamThread<C> {
                 at = found;
             }
             let task = &mut *tasks[at];
-            let (Phase::Restoring { restore, .. }, Some(lease)) = (&mut task.phase, &task.lease) else {
+            let (Phase::Restoring { restore, read_at, .. }, Some(lease)) = (&mut task.phase, &task.lease) else {
                 return;
             };
+            *read_at = now.elapsed;
             task.metrics.restored += 1;
             if outlived.contains(changelog) || restore.is_outlived(now.wall, task.sub_topology.checkpoint_age_ms_max) {
                 outlived.insert(changelog.clone());
             } else if failed.is_none()
                 && let Some(key) = record.key
-                && let Err(error) = restore.apply(record.offset, key, record.value, &context.store, lease)
+                && let Err(error) = restore.apply(record.offset, key, record.value, share, &context.store, lease)
             {
                 failed = Some((changelog.clone(), error));
             }
@@ -132,6 +141,7 @@ impl<C: StreamClient> StreamThread<C> {
             input,
             changelog: changelog_range,
             started,
+            read_at: _,
         } = std::mem::replace(&mut task.phase, Phase::Created(Default::default()))
         else {
             return Ok(());
@@ -157,6 +167,12 @@ impl<C: StreamClient> StreamThread<C> {
         self.publish_states();
         Ok(())
     }
+}
+
+/// Whether a long restore is under way.
+fn is_long_restore(task: &Task, now: Now) -> bool {
+    matches!(&task.phase, Phase::Restoring { restore, changelog, read_at, .. }
+        if restore.remaining(changelog.last_stable) > SHORT_OFFSETS_MAX && now.elapsed < *read_at + STALLED_AFTER)
 }
 
 /// State that is damaged or contradicts the group is restored from the changelog's start, once: if that does not help, nothing does.
@@ -251,8 +267,9 @@ pub(super) fn open_processor(task: &Task, lease: &TaskLease, context: &ThreadCon
     })
 }
 
-/// One look at a created task: asks for what it lacks, and begins its restore when nothing is lacking.
-fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadContext, now: Now) -> Result<(), ThreadError> {
+/// One look at a created task: asks for what it lacks, and begins its restore when nothing is lacking; a long one
+/// only if it may.
+fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadContext, may_begin_long: bool, now: Now) -> Result<(), ThreadError> {
     let range = task.range();
     let Phase::Created(creating) = &mut task.phase else { return Ok(()) };
     if now.elapsed < creating.not_before {
@@ -295,7 +312,7 @@ fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadCon
         }
         return Ok(());
     }
-    let begin = |lease: &TaskLease| {
+    let plan = || {
         let checkpoint = match lease.get(&checkpoint_key()) {
             // Dropping the range does not read it.
             Err(StoreError::Corrupted(_)) => None,
@@ -303,15 +320,27 @@ fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadCon
                 .and_then(|bytes| Checkpoint::from_bytes(&bytes).ok())
                 .filter(|_| !creating.from_start),
         };
-        let plan = plan_restore(checkpoint.as_ref(), changelog, now.wall, task.sub_topology.checkpoint_age_ms_max);
+        Ok(plan_restore(
+            checkpoint.as_ref(),
+            changelog,
+            now.wall,
+            task.sub_topology.checkpoint_age_ms_max,
+        ))
+    };
+    let begun = creating.plan.take().map_or_else(plan, Ok).and_then(|plan| {
+        if !may_begin_long && plan.offsets(changelog) > SHORT_OFFSETS_MAX {
+            creating.plan = Some(plan);
+            return Ok(None);
+        }
         if let RestorePlan::FromStart { because: Some(because) } = &plan {
             context.metrics.restored_from_start();
             warn!(task = %task.id, %because, "the store is not continued; restoring from the changelog's start");
         }
-        Restore::begin(&plan, changelog, now.wall, &context.store, lease)
-    };
-    match begin(lease) {
-        Ok((restore, from)) => {
+        Restore::begin(&plan, changelog, now.wall, &context.store, lease).map(Some)
+    });
+    match begun {
+        Ok(None) => {}
+        Ok(Some((restore, from))) => {
             task.committed = committed.clone();
             client.start_restore(&task.changelog, from);
             task.phase = Phase::Restoring {
@@ -319,6 +348,7 @@ fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadCon
                 input,
                 changelog,
                 started: now.elapsed,
+                read_at: now.elapsed,
             };
         }
         Err(error @ StoreError::Unavailable(_)) => {

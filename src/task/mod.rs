@@ -26,7 +26,7 @@ use leeway_topology::processor::{Monitor, Processor};
 use leeway_topology::state::progress_key;
 
 use crate::broker::{CommittedOffset, LogRange, TopicPartition};
-use crate::changelog::Restore;
+use crate::changelog::{Restore, RestorePlan};
 use crate::state::store::{StoreError, TaskLease, TaskRange};
 use crate::telemetry::metrics::TaskMetrics;
 
@@ -146,6 +146,8 @@ pub(crate) enum Phase {
         input: LogRange,
         changelog: LogRange,
         started: Duration,
+        /// When the last record was read, or it began.
+        read_at: Duration,
     },
     /// Processes records.
     Running(Box<Running>),
@@ -166,6 +168,8 @@ pub(crate) struct Creating {
     pub(crate) waiting_since: Option<Duration>,
     /// The store is not to be continued, whatever its checkpoint says.
     pub(crate) from_start: bool,
+    /// Of a restore that waits until others end.
+    pub(crate) plan: Option<RestorePlan>,
 }
 
 /// A task that processes.

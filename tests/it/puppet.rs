@@ -1,6 +1,6 @@
 //! A client that says of its membership what a test wants: what librdkafka's own thread may find out at any moment.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::ops::ControlFlow;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -16,6 +16,8 @@ pub(crate) struct Strings {
     pub(crate) member_id: Option<String>,
     /// The assignment is lost.
     pub(crate) lost: bool,
+    /// Changelogs of which nothing comes, as if their leaders were gone.
+    pub(crate) silent: BTreeSet<TopicPartition>,
     /// Events to be given next.
     pub(crate) events: VecDeque<ClientEvent>,
 }
@@ -106,7 +108,9 @@ impl StreamClient for Puppet {
     }
 
     fn start_restore(&mut self, partition: &TopicPartition, offset: Offset) {
-        self.inner.start_restore(partition, offset);
+        if !self.strings.lock().expect("strings").silent.contains(partition) {
+            self.inner.start_restore(partition, offset);
+        }
     }
 
     fn poll_restore(&mut self, max: usize, visit: &mut dyn FnMut(&TopicPartition, FetchedRecord<'_>)) -> usize {

@@ -328,6 +328,69 @@ fn crash_between_commit_and_store_replays_the_changelog_and_loses_nothing() {
     world.expect_checks(250);
 }
 
+/// Commits so many epochs of a record for each partition.
+fn commit_epochs(world: &World, epochs: usize) {
+    let mut instance = world.start("first");
+    for _ in 0..epochs {
+        (0..world.partitions()).for_each(|partition| world.produce(partition as i32, 1));
+        world.drain(&mut [&mut instance]);
+    }
+    world.stop(instance);
+}
+
+/// So many epochs make a changelog that takes long to restore.
+const MANY_EPOCHS: usize = 500;
+
+#[test]
+fn two_long_restores_of_a_thread_begin_at_once_and_the_first_task_runs_before_the_last_begins() {
+    let world = World::new(6);
+    commit_epochs(&world, MANY_EPOCHS);
+    let mut second = world.start("second");
+    let (mut began, mut ran_meanwhile) = (0, false);
+    world
+        .run_until(&mut [&mut second], |instances| {
+            let states = instances[0].thread.task_states();
+            if began == 0 {
+                began = states["restoring"];
+            }
+            ran_meanwhile |= states["created"] > 0 && states["running"] > 0;
+            states["running"] == 6
+        })
+        .expect("restored");
+    assert_eq!((began, ran_meanwhile), (2, true));
+    world.expect_checks(6 * MANY_EPOCHS as u64);
+}
+
+#[test]
+fn short_restores_are_all_under_way_at_once() {
+    let world = World::new(6);
+    commit_epochs(&world, 20);
+    let mut second = world.start("second");
+    world
+        .run_until(&mut [&mut second], |instances| instances[0].thread.task_states()["restoring"] == 6)
+        .expect("all at once");
+}
+
+#[test]
+fn restores_whose_changelogs_say_nothing_do_not_keep_the_others_waiting() {
+    let world = World::new(4);
+    commit_epochs(&world, MANY_EPOCHS);
+    let (client, strings) = Puppet::new(world.client("second", 1));
+    strings.lock().expect("strings").silent = (0..2)
+        .map(|partition| TopicPartition::new("app-windows-in-changelog", Partition(partition)))
+        .collect();
+    let context = Arc::new(world.context(StateStore::in_memory()));
+    let mut thread = StreamThread::new("second-1".to_owned(), client, context, EpochTag::new("second", 1, 0));
+    for _ in 0..1000 {
+        thread.step(world.now()).expect("a step");
+        world.pass(COMMIT_INTERVAL / 10);
+        if thread.task_states()["running"] == 2 {
+            return;
+        }
+    }
+    panic!("they wait: {:?}", thread.task_states());
+}
+
 /// A store after 100 records whose value of `key` somebody changed or removed.
 fn store_after_100_records(world: &World, key: &[u8], change: impl FnOnce(Vec<u8>) -> Option<Vec<u8>>) -> StateStore {
     let store = StateStore::in_memory();

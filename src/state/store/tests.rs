@@ -81,6 +81,47 @@ fn batch_with_one_lost_lease_writes_nothing_of_any_task() {
     });
 }
 
+fn load(store: &StateStore, lease: &TaskLease, changes: &[(&str, Option<&str>)]) {
+    let changes = changes.iter().map(|(key, value)| (key.as_bytes(), value.map(str::as_bytes)));
+    store.load(lease, changes).unwrap();
+}
+
+#[test]
+fn load_sets_and_removes_keys_over_what_was_written_and_loaded_before() {
+    on_each_store(|store| {
+        let (a, b) = (lease(store, "windows", 0), lease(store, "windows", 1));
+        put(store, &a, "written", "1");
+        put(store, &a, "kept", "1");
+        put(store, &b, "written", "other");
+        load(store, &a, &[]);
+        load(store, &a, &[("", Some("2")), ("loaded", Some("2")), ("written", Some("2"))]);
+        assert_eq!(entries(&a), texts(&[("", "2"), ("kept", "1"), ("loaded", "2"), ("written", "2")]));
+        load(store, &a, &[("absent", None), ("loaded", Some("")), ("written", None)]);
+        assert_eq!(entries(&a), texts(&[("", "2"), ("kept", "1"), ("loaded", "")]));
+        put(store, &a, "loaded", "3");
+        assert_eq!(a.get(b"loaded").unwrap().as_deref(), Some(b"3".as_slice()));
+        let mut batch = Batch::new();
+        batch.clear(&a);
+        store.write(batch).unwrap();
+        load(store, &a, &[("again", Some("4"))]);
+        assert_eq!(entries(&a), texts(&[("again", "4")]));
+        assert_eq!(entries(&b), texts(&[("written", "other")]));
+    });
+}
+
+#[test]
+fn load_by_a_lease_that_is_not_held_writes_nothing() {
+    on_each_store(|store| {
+        let other = StateStore::in_memory();
+        let (foreign, ours) = (lease(&other, "windows", 0), lease(store, "windows", 0));
+        let lost = Err(StoreError::LeaseLost(task("windows", 0)));
+        assert_eq!(store.load(&foreign, [(&b"k"[..], Some(&b"v"[..]))]), lost);
+        assert_eq!(entries(&ours), []);
+        store.close().unwrap();
+        assert_eq!(store.load(&ours, [(&b"k"[..], Some(&b"v"[..]))]), lost);
+    });
+}
+
 #[test]
 fn none_removes_a_key_and_removing_an_absent_one_is_fine() {
     on_each_store(|store| {
@@ -326,6 +367,9 @@ mod on_disk {
     use std::fs;
     use std::path::Path;
 
+    use rand::rngs::StdRng;
+    use rand::{RngExt as _, SeedableRng as _};
+
     use super::*;
 
     pub(super) fn open(path: &Path) -> StateStore {
@@ -404,6 +448,69 @@ mod on_disk {
         let store = open(crashed.path());
         assert_eq!(entries(&lease(&store, "windows", 0)), [(vec![18], vec![18])]);
         assert_eq!(entries(&lease(&store, "windows", 1)), [(b"last".to_vec(), vec![18])]);
+    }
+
+    #[test]
+    fn batches_clears_flushes_and_loads_in_any_order_leave_what_a_map_would_and_so_does_the_next_open() {
+        for seed in 0..20 {
+            println!("seed {seed}");
+            let mut random = StdRng::seed_from_u64(seed);
+            let scratch = tempfile::tempdir().unwrap();
+            let store = open(scratch.path());
+            let task = lease(&store, "windows", 0);
+            let mut expected: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+            for step in 0..60u8 {
+                let mut batch = Batch::new();
+                let changes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = (0..4)
+                    .map(|_| (vec![random.random_range(0..8)], random.random_bool(0.7).then(|| vec![step])))
+                    .collect();
+                match random.random_range(0..8) {
+                    0 => {
+                        batch.clear(&task);
+                        store.write(batch).unwrap();
+                        expected.clear();
+                        continue;
+                    }
+                    1 => {
+                        store.flush().unwrap();
+                        continue;
+                    }
+                    2..5 => {
+                        changes.iter().for_each(|(key, value)| batch.put(&task, key, value.as_deref()));
+                        store.write(batch).unwrap();
+                    }
+                    _ => {
+                        let in_order = changes.iter().map(|(key, value)| (key.as_slice(), value.as_deref()));
+                        store.load(&task, in_order).unwrap();
+                    }
+                }
+                for (key, value) in changes {
+                    match value {
+                        Some(value) => expected.insert(key, value),
+                        None => expected.remove(&key),
+                    };
+                }
+                assert_eq!(entries(&task), expected.clone().into_iter().collect::<Entries>(), "step {step}");
+            }
+            // Without a flush: what is in no table yet is in the WAL.
+            drop((task, store));
+            let found = entries(&lease(&open(scratch.path()), "windows", 0));
+            assert_eq!(found, expected.into_iter().collect::<Entries>());
+        }
+    }
+
+    #[test]
+    fn what_a_load_left_that_a_crash_ended_is_removed_and_not_read() {
+        let scratch = tempfile::tempdir().unwrap();
+        written(scratch.path());
+        let left = scratch.path().join("db/load-0.sst");
+        fs::write(&left, "half a table").unwrap();
+        let store = open(scratch.path());
+        assert!(!left.exists());
+        let task = lease(&store, "windows", 0);
+        load(&store, &task, &[("loaded", Some("v"))]);
+        assert_eq!(entries(&task), texts(&[("k", "v"), ("loaded", "v")]));
+        assert!(!left.exists(), "it became a table");
     }
 
     #[test]
