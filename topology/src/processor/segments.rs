@@ -219,6 +219,8 @@ impl Segments {
         let mut segments = Self::new(place, budget);
         (segments.record_number, segments.stream_time) = (head.record_number, head.stream_time);
         segments.first_stream_time = head.first_stream_time;
+        segments.entries.reserve(found.len());
+        segments.ids.reserve(found.len());
         for (seen, name, open_from) in found {
             let id = segments.begin(name);
             segments.entries[id.0 as usize].is_written = true;
