@@ -30,6 +30,9 @@ pub(crate) fn bootstrap() -> &'static str {
     }
 }
 
+/// How long a new group waits for further members, in ms. Whoever wants another time says so before there is a node; the tests do not want to wait.
+pub(crate) static REBALANCE_DELAY_MS: OnceLock<u32> = OnceLock::new();
+
 /// Nodes that are broker and controller at once. Topics have a replica on each, and all but one of them must have what is acknowledged.
 pub(crate) struct Cluster {
     pub(crate) bootstrap: String,
@@ -106,12 +109,13 @@ impl Cluster {
              controller.listener.names=CONTROLLER\nlog.dirs={}\ndefault.replication.factor={replicas}\nmin.insync.replicas={in_sync}\n\
              offsets.topic.replication.factor={replicas}\noffsets.topic.num.partitions=4\n\
              transaction.state.log.replication.factor={replicas}\ntransaction.state.log.min.isr={in_sync}\ntransaction.state.log.num.partitions=4\n\
-             group.initial.rebalance.delay.ms=0\n\
+             group.initial.rebalance.delay.ms={}\n\
              group.consumer.min.session.timeout.ms=1000\ngroup.consumer.session.timeout.ms=6000\n\
              group.consumer.min.heartbeat.interval.ms=500\ngroup.consumer.heartbeat.interval.ms=1000\n\
              auto.create.topics.enable=false\ntransaction.abort.timed.out.transaction.cleanup.interval.ms=1000\n\
              log.retention.ms=-1\nlog.message.timestamp.after.max.ms=9223372036854775807\n",
-            self.path(index, "logs").display()
+            self.path(index, "logs").display(),
+            REBALANCE_DELAY_MS.get_or_init(|| 0),
         );
         std::fs::write(self.path(index, "server.properties"), text).expect("settings are written");
         let format = Command::new("java")
