@@ -127,6 +127,9 @@ impl Pending {
 
     /// Drops the first so many records and their memory: what follows may be long in coming.
     pub(super) fn forget(&mut self, records: usize) {
+        if records == 0 {
+            return;
+        }
         let all = std::mem::take(self);
         for record in records..all.len() {
             self.push(all.key(record), all.value(record));

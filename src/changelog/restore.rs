@@ -17,8 +17,8 @@ const RESTORES_BYTES: usize = 32 << 20;
 /// What each may hold back however many there are.
 const RESTORE_BYTES_MIN: usize = 512 << 10;
 
-/// What is less goes through the WAL: a file of its own would take more.
-const LOAD_BYTES_MIN: usize = 256 << 10;
+/// What is less goes through the WAL: many small tables take more to compact than they save.
+const LOAD_BYTES_MIN: usize = 4 << 20;
 
 /// Where a restore begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,7 +159,7 @@ impl Restore {
         }
         if self.pending.bytes() >= share {
             let records = if self.whole == 0 { self.pending.len() } else { self.whole };
-            self.write(records, store, lease)?;
+            self.load(records, store, lease)?;
         }
         Ok(())
     }
@@ -177,7 +177,7 @@ impl Restore {
         offsets(self.next, end)
     }
 
-    /// Writes the epochs that are whole by now.
+    /// Writes the epochs that are whole by now: of somebody who follows a changelog, again and again.
     ///
     /// # Errors
     /// When the store cannot be written.
@@ -190,27 +190,34 @@ impl Restore {
     /// # Errors
     /// When the store cannot be written.
     pub fn finish(mut self, store: &StateStore, lease: &TaskLease) -> Result<u64, StoreError> {
-        self.write(self.whole, store, lease)?;
+        self.load(self.whole, store, lease)?;
         Ok(self.records)
     }
 
-    /// Writes the first so many of what is pending.
+    /// Writes the first so many of what is pending through the WAL, which gathers the small writes of many tasks in one table.
     fn write(&mut self, records: usize, store: &StateStore, lease: &TaskLease) -> Result<(), StoreError> {
-        if records == 0 {
-            return Ok(());
+        let mut batch = Batch::new();
+        for (key, value) in self.pending.latest(records) {
+            batch.put(lease, key, value);
         }
-        let written = if self.pending.bytes() < LOAD_BYTES_MIN {
-            let mut batch = Batch::new();
-            for (key, value) in self.pending.latest(records) {
-                batch.put(lease, key, value);
-            }
-            store.write(batch)
-        } else {
-            store.load(lease, self.pending.latest(records))
-        };
+        store.write(batch)?;
+        self.forget(records);
+        Ok(())
+    }
+
+    /// The same of a restore that may have much: as a table of its own.
+    fn load(&mut self, records: usize, store: &StateStore, lease: &TaskLease) -> Result<(), StoreError> {
+        if self.pending.bytes() < LOAD_BYTES_MIN {
+            return self.write(records, store, lease);
+        }
+        store.load(lease, self.pending.latest(records))?;
+        self.forget(records);
+        Ok(())
+    }
+
+    fn forget(&mut self, records: usize) {
         self.pending.forget(records);
         self.whole = 0;
-        written
     }
 }
 
@@ -246,7 +253,7 @@ mod tests {
         last_stable: Offset(2000),
     };
 
-    const SHARE: usize = 1 << 20;
+    const SHARE: usize = 2 * LOAD_BYTES_MIN;
 
     fn checkpoint(offset: i64, committed_at: i64) -> Checkpoint {
         Checkpoint {
