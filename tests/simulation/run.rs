@@ -584,6 +584,13 @@ impl Simulation<'_> {
             match outcome {
                 Ok(Ok(Step::Stopped)) => stopped += 1,
                 Ok(Ok(Step::Busy | Step::Idle)) => {}
+                // The window of a segment is read when its record comes, and only then is it seen that the disk lost a part of it.
+                Ok(Err(ThreadError::Failed(text)))
+                    if text.ends_with("it is restored from the changelog's start") && !self.processes[at].disk.damage.is_empty() =>
+                {
+                    self.coverage.count("lost key found while a task ran");
+                    return Ok(Fate::Gone);
+                }
                 Ok(Err(ThreadError::Fatal(text) | ThreadError::Failed(text))) => {
                     let name = &self.processes[at].disk.name;
                     return if self.faults.lock().expect("not poisoned").may_stop(name, &text) {
