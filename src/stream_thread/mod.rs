@@ -31,7 +31,7 @@ use tracing::{error, info, warn};
 use crate::broker::{ClientEvent, StreamClient, TopicPartition};
 use crate::epoch::{EpochTag, OpenEpoch, SealedEpoch};
 use crate::state::store::{StateStore, StoreError};
-use crate::task::{Phase, SubTopology, Task};
+use crate::task::{Creating, Phase, SubTopology, Task};
 use crate::telemetry::metrics::Metrics;
 
 mod commit;
@@ -348,6 +348,12 @@ impl<C: StreamClient> StreamThread<C> {
         self.published = now.elapsed;
         for (input, task) in &mut self.tasks {
             match &mut task.phase {
+                // It waits until other restores end, and will read that much.
+                Phase::Created(Creating {
+                    plan: Some(plan),
+                    changelog: Some(changelog),
+                    ..
+                }) => task.metrics.publish_restore(plan.offsets(*changelog)),
                 Phase::Created(_) => {}
                 Phase::Restoring { restore, changelog, .. } => task.metrics.publish_restore(restore.remaining(changelog.last_stable)),
                 Phase::Running(running) => {

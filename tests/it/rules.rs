@@ -380,11 +380,25 @@ fn restores_whose_changelogs_say_nothing_do_not_keep_the_others_waiting() {
         .map(|partition| TopicPartition::new("app-windows-in-changelog", Partition(partition)))
         .collect();
     let context = Arc::new(world.context(StateStore::in_memory()));
+    let metrics = context.metrics.clone();
+    let remaining = |partition: u32| {
+        let name = format!("leeway_restore_remaining{{partition=\"{partition}\",topic=\"in\"}} ");
+        let text = metrics.render().expect("metrics");
+        text.lines()
+            .find_map(|line| line.strip_prefix(&name)?.parse::<f64>().ok())
+            .unwrap_or_default()
+    };
     let mut thread = StreamThread::new("second-1".to_owned(), client, context, EpochTag::new("second", 1, 0));
+    let mut told = 0.0;
     for _ in 0..1000 {
         thread.step(world.now()).expect("a step");
         world.pass(COMMIT_INTERVAL / 10);
-        if thread.task_states()["running"] == 2 {
+        let states = thread.task_states();
+        if states["created"] == 2 {
+            told = remaining(3);
+        }
+        if states["running"] == 2 {
+            assert!(told > 1000.0, "what waits says how much it will read: {told}");
             return;
         }
     }
