@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! commit    processors --flush--> puts --one batch--> RocksDB
-//! restore   changelog records --Restore--> batches --> RocksDB
+//! restore   changelog records --Restore--> tables --> RocksDB
 //! open      RocksDB --> windows in memory, proven
 //! ```
 //!

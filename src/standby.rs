@@ -245,10 +245,10 @@ impl<C: StreamClient> StandbyThread<C> {
     }
 
     fn follow(&mut self, now: Now) -> usize {
+        let share = restore_share(self.following());
         let Self { client, copies, context, .. } = self;
         let mut failed: BTreeMap<TopicPartition, StoreError> = BTreeMap::new();
         let mut outlived: BTreeSet<TopicPartition> = BTreeSet::new();
-        let share = restore_share(copies.len());
         let taken = client.poll_restore(RECORDS_PER_POLL, &mut |changelog, record| {
             if let Some(Copy {
                 phase: Phase::Following { lease, restore, at_end },

@@ -42,6 +42,9 @@ PEER = next(one for one in CONTESTANTS if one.name == "kafka-streams")
 # The first byte of a key in the changelog (docs/formats.md).
 HEAD, PANE = b"\x01", b"\x02"
 
+# Runs of the first point that do not count.
+WARM_UPS = 3
+
 
 EXAMPLES = """examples:
   make bench-scale                                                 everything, 2 rounds, into docs/benchmarks.md
@@ -180,10 +183,6 @@ class Start:
         self.enough.set()
         self.thread.join()
         self.watcher.close()
-
-
-WARM_UPS = 3
-"""Runs of the first point that do not count."""
 
 
 class Scale:

@@ -11,7 +11,7 @@ use crate::mutation::{Mutation, is};
 use crate::state::store::{Batch, StateStore, StoreError, TaskLease};
 use crate::task::progress::{Checkpoint, Progress, checkpoint_key};
 
-/// What the restores of one thread hold back at most, all together. The more it is, the fewer are the writes of a key, and the files.
+/// What the restores of one thread hold back at most, all together, unless there are very many. The more it is, the fewer are the writes of a key, and the files.
 const RESTORES_BYTES: usize = 32 << 20;
 
 /// What each may hold back however many there are.
@@ -34,7 +34,7 @@ pub enum RestorePlan {
 
 impl RestorePlan {
     /// Where it begins in a changelog of this range.
-    fn from(&self, range: LogRange) -> Offset {
+    fn begins_at(&self, range: LogRange) -> Offset {
         match self {
             Self::FromCheckpoint(checkpoint) => checkpoint.changelog_offset,
             Self::FromStart { .. } => range.start,
@@ -44,7 +44,7 @@ impl RestorePlan {
     /// Offsets that it reads at most: to the stable end of this range.
     #[must_use]
     pub fn offsets(&self, range: LogRange) -> u64 {
-        offsets(self.from(range), range.last_stable)
+        offsets(self.begins_at(range), range.last_stable)
     }
 }
 
@@ -106,7 +106,7 @@ impl Restore {
     /// # Errors
     /// When the store cannot be written.
     pub fn begin(plan: &RestorePlan, range: LogRange, now: Timestamp, store: &StateStore, lease: &TaskLease) -> Result<(Self, Offset), StoreError> {
-        let from = plan.from(range);
+        let from = plan.begins_at(range);
         let fresh_at = match plan {
             RestorePlan::FromCheckpoint(checkpoint) => checkpoint.committed_at,
             RestorePlan::FromStart { .. } => {
@@ -262,6 +262,29 @@ mod tests {
         }
     }
 
+    /// A progress record's value.
+    fn progress(committed_at: i64) -> Vec<u8> {
+        Progress {
+            next_offset: Offset(1),
+            record_number: 1,
+            stream_time: None,
+            epoch: 1,
+            committed_at: Timestamp(committed_at),
+        }
+        .to_bytes()
+    }
+
+    /// A task without state.
+    fn task() -> (StateStore, TaskLease) {
+        let store = StateStore::in_memory();
+        let range = TaskRange {
+            store: "s".into(),
+            partition: Partition(0),
+        };
+        let lease = store.lease(range).unwrap();
+        (store, lease)
+    }
+
     fn reason(plan: RestorePlan) -> String {
         match plan {
             RestorePlan::FromStart { because } => because.unwrap_or_default(),
@@ -271,12 +294,7 @@ mod tests {
 
     #[test]
     fn restore_that_stands_still_longer_than_tombstones_last_is_outlived() {
-        let store = StateStore::in_memory();
-        let range = TaskRange {
-            store: "s".into(),
-            partition: Partition(0),
-        };
-        let lease = store.lease(range).unwrap();
+        let (store, lease) = task();
         let from_checkpoint = RestorePlan::FromCheckpoint(checkpoint(1500, 10_000));
         let (restore, _) = Restore::begin(&from_checkpoint, RANGE, Timestamp(10_500), &store, &lease).unwrap();
         assert!(!restore.is_outlived(Timestamp(11_000), 1_000));
@@ -288,15 +306,8 @@ mod tests {
             !restore.is_outlived(Timestamp(51_000), 1_000),
             "from the start on it has seen what there is"
         );
-        let progress = |committed_at| Progress {
-            next_offset: Offset(1),
-            record_number: 1,
-            stream_time: None,
-            epoch: 1,
-            committed_at: Timestamp(committed_at),
-        };
         for (offset, committed_at) in [(900, 20_000), (901, 60_000)] {
-            let bytes = progress(committed_at).to_bytes();
+            let bytes = progress(committed_at);
             restore
                 .apply(Offset(offset), &progress_key(), Some(&bytes), SHARE, &store, &lease)
                 .unwrap();
@@ -307,27 +318,11 @@ mod tests {
 
     #[test]
     fn last_record_of_a_key_counts_and_what_follows_the_progress_waits_for_the_next() {
-        let store = StateStore::in_memory();
-        let range = TaskRange {
-            store: "s".into(),
-            partition: Partition(0),
-        };
-        let lease = store.lease(range).unwrap();
-        let progress = Progress {
-            next_offset: Offset(1),
-            record_number: 1,
-            stream_time: None,
-            epoch: 1,
-            committed_at: Timestamp(0),
-        };
+        let (store, lease) = task();
         let (mut restore, from) = Restore::begin(&RestorePlan::FromStart { because: None }, RANGE, Timestamp(0), &store, &lease).unwrap();
         let mut offset = from;
         let mut take = |restore: &mut Restore, records: &[(&[u8], Option<&[u8]>)]| {
-            for (key, value) in records
-                .iter()
-                .copied()
-                .chain([(progress_key().as_slice(), Some(progress.to_bytes().as_slice()))])
-            {
+            for (key, value) in records.iter().copied().chain([(progress_key().as_slice(), Some(progress(0).as_slice()))]) {
                 restore.apply(offset, key, value, SHARE, &store, &lease).unwrap();
                 offset = offset.next();
             }
@@ -363,12 +358,7 @@ mod tests {
 
     #[test]
     fn what_is_past_the_share_is_written_and_moves_the_checkpoint_only_as_far_as_epochs_are_whole() {
-        let store = StateStore::in_memory();
-        let range = TaskRange {
-            store: "s".into(),
-            partition: Partition(0),
-        };
-        let lease = store.lease(range).unwrap();
+        let (store, lease) = task();
         let (mut restore, _) = Restore::begin(&RestorePlan::FromStart { because: None }, RANGE, Timestamp(0), &store, &lease).unwrap();
         let stored = || Some(Checkpoint::from_bytes(&lease.get(&checkpoint_key()).unwrap()?).unwrap().changelog_offset);
         let large = vec![7; SHARE / 2];
@@ -381,14 +371,7 @@ mod tests {
         assert_eq!(stored(), None, "no epoch was whole");
 
         take(902, b"k3", &large);
-        let progress = Progress {
-            next_offset: Offset(1),
-            record_number: 1,
-            stream_time: None,
-            epoch: 1,
-            committed_at: Timestamp(0),
-        };
-        take(903, &progress_key(), &progress.to_bytes());
+        take(903, &progress_key(), &progress(0));
         take(904, b"k4", &large);
         assert!(lease.get(b"k3").unwrap().is_some());
         assert_eq!(

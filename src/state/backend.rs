@@ -32,7 +32,9 @@ pub(super) trait Backend: Send + Sync {
     fn write(&self, changes: &Changes) -> Result<(), StoreError>;
 
     /// Sets and removes keys, each of which `prefix` begins, as [`Self::write`] would. `changes` are in key order, each key once, without the prefix.
-    fn load(&self, prefix: &[u8], changes: &mut dyn Iterator<Item = KeyChange<'_>>) -> Result<(), StoreError>;
+    fn load(&self, prefix: &[u8], changes: &mut dyn Iterator<Item = KeyChange<'_>>) -> Result<(), StoreError> {
+        self.write(&Changes::of(prefix, changes))
+    }
 
     /// Makes what was written survive a failure of the machine.
     fn flush(&self) -> Result<(), StoreError>;

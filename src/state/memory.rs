@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::{PoisonError, RwLock};
 
-use super::backend::{Backend, Change, Changes, KeyChange, Visit};
+use super::backend::{Backend, Change, Changes, Visit};
 use super::store::StoreError;
 
 /// A sorted map with the promises of the disk.
@@ -52,10 +52,6 @@ impl Backend for MemoryBackend {
             }
         }
         Ok(())
-    }
-
-    fn load(&self, prefix: &[u8], changes: &mut dyn Iterator<Item = KeyChange<'_>>) -> Result<(), StoreError> {
-        self.write(&Changes::of(prefix, changes))
     }
 
     fn size_bytes(&self) -> u64 {

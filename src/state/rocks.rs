@@ -18,7 +18,6 @@ use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Error, ErrorKind, IngestExternalFileOptions, LogLevel,
     Options, ReadOptions, SstFileWriter, WriteBatch, WriteBufferManager,
 };
-
 use tracing::warn;
 
 use super::backend::{Backend, Change, Changes, KeyChange, Visit};

@@ -3,7 +3,7 @@
 //! ```text
 //! StateStore --lease(task)--> TaskLease --get, for_each--> the task's keys
 //!      ^                          |
-//!      +---------write(Batch)-----+     put and clear take the lease: without it there is no way to name a key
+//!      +---write(Batch), load-----+     put, clear and load take the lease: without it there is no way to name a key
 //! ```
 //!
 //! Invariants:

@@ -348,12 +348,7 @@ impl<C: StreamClient> StreamThread<C> {
         self.published = now.elapsed;
         for (input, task) in &mut self.tasks {
             match &mut task.phase {
-                // It waits until other restores end, and will read that much.
-                Phase::Created(Creating {
-                    plan: Some(plan),
-                    changelog: Some(changelog),
-                    ..
-                }) => task.metrics.publish_restore(plan.offsets(*changelog)),
+                Phase::Created(Creating { to_read: Some(to_read), .. }) => task.metrics.publish_restore(*to_read),
                 Phase::Created(_) => {}
                 Phase::Restoring { restore, changelog, .. } => task.metrics.publish_restore(restore.remaining(changelog.last_stable)),
                 Phase::Running(running) => {

@@ -312,6 +312,10 @@ fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadCon
         }
         return Ok(());
     }
+    if !may_begin_long && creating.to_read.is_some() {
+        return Ok(());
+    }
+    // Only when it may begin: a checkpoint that was young enough may be too old by then.
     let plan = || {
         let checkpoint = match lease.get(&checkpoint_key()) {
             // Dropping the range does not read it.
@@ -320,16 +324,13 @@ fn prepare<C: StreamClient>(task: &mut Task, client: &mut C, context: &ThreadCon
                 .and_then(|bytes| Checkpoint::from_bytes(&bytes).ok())
                 .filter(|_| !creating.from_start),
         };
-        Ok(plan_restore(
-            checkpoint.as_ref(),
-            changelog,
-            now.wall,
-            task.sub_topology.checkpoint_age_ms_max,
-        ))
+        let age_ms_max = task.sub_topology.checkpoint_age_ms_max;
+        Ok(plan_restore(checkpoint.as_ref(), changelog, now.wall, age_ms_max))
     };
-    let begun = creating.plan.take().map_or_else(plan, Ok).and_then(|plan| {
-        if !may_begin_long && plan.offsets(changelog) > SHORT_OFFSETS_MAX {
-            creating.plan = Some(plan);
+    let begun = plan().and_then(|plan| {
+        let to_read = plan.offsets(changelog);
+        if !may_begin_long && to_read > SHORT_OFFSETS_MAX {
+            creating.to_read = Some(to_read);
             return Ok(None);
         }
         if let RestorePlan::FromStart { because: Some(because) } = &plan {

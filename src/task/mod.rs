@@ -26,7 +26,7 @@ use leeway_topology::processor::{Monitor, Processor};
 use leeway_topology::state::progress_key;
 
 use crate::broker::{CommittedOffset, LogRange, TopicPartition};
-use crate::changelog::{Restore, RestorePlan};
+use crate::changelog::Restore;
 use crate::state::store::{StoreError, TaskLease, TaskRange};
 use crate::telemetry::metrics::TaskMetrics;
 
@@ -168,8 +168,8 @@ pub(crate) struct Creating {
     pub(crate) waiting_since: Option<Duration>,
     /// The store is not to be continued, whatever its checkpoint says.
     pub(crate) from_start: bool,
-    /// Of a restore that waits until others end.
-    pub(crate) plan: Option<RestorePlan>,
+    /// How many offsets its restore will read, of one that waits until others end.
+    pub(crate) to_read: Option<u64>,
 }
 
 /// A task that processes.

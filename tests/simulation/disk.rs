@@ -148,6 +148,14 @@ impl Disk {
         true
     }
 
+    /// Whether it lost a key of the task that failed with this text.
+    pub(crate) fn lost_what(&self, text: &str) -> bool {
+        self.damage.iter().any(|Damage { task, .. }| {
+            let sub_topology = u8::from(*task.store == *"global-in");
+            text.starts_with(&format!("task {sub_topology}_{}: ", task.partition))
+        })
+    }
+
     /// What a task would hold, had nothing been lost since a task was run from here; and what it may lack besides, since a copy that
     /// lost a key is followed further, and looked at only when a task takes it over.
     pub(crate) fn undamaged(&self, task: &TaskRange) -> Result<(Entries, Entries), String> {

@@ -586,7 +586,7 @@ impl Simulation<'_> {
                 Ok(Ok(Step::Busy | Step::Idle)) => {}
                 // The window of a segment is read when its record comes, and only then is it seen that the disk lost a part of it.
                 Ok(Err(ThreadError::Failed(text)))
-                    if text.ends_with("it is restored from the changelog's start") && !self.processes[at].disk.damage.is_empty() =>
+                    if text.ends_with("it is restored from the changelog's start") && self.processes[at].disk.lost_what(&text) =>
                 {
                     self.coverage.count("lost key found while a task ran");
                     return Ok(Fate::Gone);
