@@ -66,6 +66,22 @@ pub(crate) enum Told {
     Quality(Box<QualityEvent>),
 }
 
+impl Told {
+    pub(crate) fn drift(&self) -> Option<&Checked> {
+        match self {
+            Self::Drift(check) => Some(check),
+            Self::Quality(_) => None,
+        }
+    }
+
+    pub(crate) fn quality(&self) -> Option<&QualityEvent> {
+        match self {
+            Self::Quality(event) => Some(event),
+            Self::Drift(_) => None,
+        }
+    }
+}
+
 impl From<Event> for Told {
     fn from(event: Event) -> Self {
         match event {

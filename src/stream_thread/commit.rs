@@ -343,12 +343,11 @@ impl<C: StreamClient> StreamThread<C> {
                 }
             }
         }
-        for event in &epoch.checks {
-            match event {
-                Told::Drift(check) => self.context.metrics.checked(check),
-                Told::Quality(event) => self.context.metrics.quality_checked(event),
-            }
-        }
+        let checks = epoch.checks.iter();
+        self.context.metrics.checked(checks.clone().filter_map(Told::drift));
+        checks
+            .filter_map(Told::quality)
+            .for_each(|event| self.context.metrics.quality_checked(event));
         match written {
             Ok(()) => Ok(()),
             Err(error @ StoreError::Unavailable(_)) => {

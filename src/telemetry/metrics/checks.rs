@@ -1,5 +1,6 @@
 //! What a check says: the same families, whether the worker that made it tells of it, or a reader of the drift events.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use leeway_topology::drift::Status;
@@ -149,6 +150,34 @@ impl CheckMetrics {
 
     /// A committed check of one feature, or its summary.
     pub(crate) fn checked(&self, check: &Checked) {
+        self.count(check);
+        self.show(check);
+    }
+
+    /// Committed checks, the first ones first. An epoch has many of one window, of which the last is shown.
+    pub(crate) fn all_checked<'a>(&self, checks: impl Iterator<Item = &'a Checked>) {
+        // In order, so that it is the first label sets that have a series of their own.
+        let (mut shown, mut places) = (Vec::new(), HashMap::new());
+        for check in checks {
+            self.count(check);
+            let window = (&check.monitor, check.scope, check.partition, &check.segment, &check.feature);
+            let place = *places.entry(window).or_insert(shown.len());
+            if place < shown.len() {
+                shown[place] = check;
+            } else {
+                shown.push(check);
+            }
+        }
+        shown.into_iter().for_each(|check| self.show(check));
+    }
+
+    fn count(&self, check: &Checked) {
+        if &*check.feature == SUMMARY {
+            self.checks.counter(&[&check.monitor, check.scope.as_str(), check.status.as_str()]).inc();
+        }
+    }
+
+    fn show(&self, check: &Checked) {
         let labels = Labels::new(&check.monitor, check.scope, check.partition, check.segment.as_deref(), &check.feature);
         self.psi.set(&labels.window(), check.psi);
         let status = match check.status {
@@ -157,9 +186,6 @@ impl CheckMetrics {
             Status::Drift => 2.0,
         };
         self.drift_status.set(&labels.window(), status);
-        if &*check.feature == SUMMARY {
-            self.checks.counter(&[&check.monitor, check.scope.as_str(), check.status.as_str()]).inc();
-        }
     }
 
     /// A committed quality check of one feature.

@@ -240,9 +240,9 @@ impl Metrics {
         TaskMetrics::new(self.clone(), topic.clone(), partition)
     }
 
-    /// A committed check of one feature, or its summary.
-    pub fn checked(&self, check: &Checked) {
-        self.checks.checked(check);
+    /// Committed checks of features and their summaries, the first ones first.
+    pub fn checked<'a>(&self, checks: impl Iterator<Item = &'a Checked>) {
+        self.checks.all_checked(checks);
     }
 
     /// A committed quality check of one feature.

@@ -96,8 +96,7 @@ fn what_a_scrape_shows_reads_like_this() {
     task.publish_restore(7);
     metrics.dead_letter(&topic, "malformed");
     metrics.missing_values("default", "feature1", Missing::Null, 4);
-    metrics.checked(&event(3, "feature1", 0.5, Status::Drift));
-    metrics.checked(&event(3, SUMMARY, 0.25, Status::Drift));
+    metrics.checked([event(3, "feature1", 0.5, Status::Drift), event(3, SUMMARY, 0.25, Status::Drift)].iter());
     metrics.observe_check(Duration::from_micros(3));
     metrics.committed(Duration::from_millis(12));
     metrics.aborted();
@@ -226,10 +225,8 @@ fn what_a_scrape_shows_reads_like_this() {
 #[test]
 fn past_the_bound_label_sets_are_summed_into_one() {
     let metrics = metrics(4);
-    for partition in 0..4 {
-        metrics.checked(&event(partition, "f", 0.25, Status::Drift));
-    }
-    metrics.checked(&event(3, "f", 1.0, Status::Drift));
+    metrics.checked([0, 1, 2, 3].map(|partition| event(partition, "f", 0.25, Status::Drift)).iter());
+    metrics.checked([event(3, "f", 1.0, Status::Drift)].iter());
     metrics.dead_letter("t", "malformed");
     metrics.dead_letter("t", "utf8");
     let text = metrics.render().unwrap();
@@ -246,6 +243,23 @@ fn past_the_bound_label_sets_are_summed_into_one() {
 }
 
 #[test]
+fn of_many_checks_of_one_window_each_is_counted_and_the_last_is_shown() {
+    let metrics = metrics(100);
+    let checks = [
+        event(0, SUMMARY, 0.1, Status::NoDrift),
+        event(1, SUMMARY, 0.2, Status::PossibleDrift),
+        event(0, SUMMARY, 0.3, Status::Drift),
+        event(0, SUMMARY, 0.05, Status::NoDrift),
+    ];
+    metrics.checked(checks.iter());
+    let text = metrics.render().unwrap();
+    let ends = |name| -> Vec<_> { lines(&text, name).iter().map(|line| line.rsplit_once(' ').unwrap().1).collect() };
+    assert_eq!(ends("real_time_psi_score"), ["0.05", "0.2"]);
+    assert_eq!(ends("leeway_drift_status"), ["0", "1"]);
+    assert_eq!(ends("drift_detection_events_total"), ["1", "2", "1"], "drift, no_drift, possible_drift");
+}
+
+#[test]
 fn lag_psi_and_status_of_a_partition_go_with_its_task() {
     let metrics = metrics(100);
     let topic: Arc<str> = "t".into();
@@ -254,7 +268,7 @@ fn lag_psi_and_status_of_a_partition_go_with_its_task() {
     for (partition, task) in tasks.iter_mut().enumerate() {
         task.consumed = 1;
         task.publish(Offset(5), Some(Offset(4)));
-        metrics.checked(&event(i32::try_from(partition).unwrap(), "f", 0.1, Status::NoDrift));
+        metrics.checked([event(i32::try_from(partition).unwrap(), "f", 0.1, Status::NoDrift)].iter());
     }
     drop(tasks.remove(0));
     let text = metrics.render().unwrap();
@@ -268,7 +282,7 @@ fn lag_psi_and_status_of_a_partition_go_with_its_task() {
 fn the_status_of_a_feature_is_a_number_that_rises_with_drift() {
     let metrics = metrics(100);
     let status = |status| {
-        metrics.checked(&event(0, "f", 0.3, status));
+        metrics.checked([event(0, "f", 0.3, status)].iter());
         let text = metrics.render().unwrap();
         let [line] = lines(&text, "leeway_drift_status")[..] else {
             panic!("{text}")
