@@ -87,18 +87,23 @@ def common_flags(job: Job) -> list[str | Path]:
     ]
 
 
-def leeway(job: Job) -> list[str | Path]:
-    return [
+def stream_threads() -> int:
+    return configuration()["num_stream_threads"]
+
+
+def leeway(threads: int) -> Callable[[Job], list[str | Path]]:
+    return lambda job: [
         *(job.programs.leeway, "run", "--config", CONFIGURATION),
         *common_flags(job),
         *("--dead-letter-topic", job.dead_letter_topic),
         *("--state-dir", job.directory / "state"),
         *("--commit-interval-ms", str(job.commit_interval_ms)),
+        *("--num-stream-threads", str(threads)),
         *("--http-port", "0"),
     ]
 
 
-def kafka_streams(guarantee: str) -> Callable[[Job], list[str | Path]]:
+def kafka_streams(guarantee: str, threads: int) -> Callable[[Job], list[str | Path]]:
     def command(job: Job) -> list[str | Path]:
         return [
             *("java", f"-Xms{HEAP}", f"-Xmx{HEAP}", "-Dorg.slf4j.simpleLogger.defaultLogLevel=warn"),
@@ -107,7 +112,7 @@ def kafka_streams(guarantee: str) -> Callable[[Job], list[str | Path]]:
             *("--dead-letter-topic", job.dead_letter_topic),
             *("--state-dir", job.directory / "state"),
             *("--commit-interval-ms", str(job.commit_interval_ms)),
-            *("--num-stream-threads", str(configuration()["num_stream_threads"])),
+            *("--num-stream-threads", str(threads)),
             *("--processing-guarantee", guarantee),
         ]
 
@@ -145,9 +150,11 @@ CONTESTANTS = [
     all_records("batch-2", "floor: batch call and drop, 2 threads", floor("batch", 2), False),
     all_records("validate", "floor: batch call, strict JSON", floor("validate", 1), False),
     all_records("validate-2", "floor: batch call, strict JSON, 2 threads", floor("validate", 2), False),
-    all_records("leeway", "**leeway run**, exactly once", leeway, True),
-    all_records("kafka-streams", "Kafka Streams, exactly once", kafka_streams("exactly_once_v2"), True),
-    all_records("kafka-streams-alo", "Kafka Streams, at least once", kafka_streams("at_least_once"), True),
+    all_records("leeway", "**leeway run**, exactly once", leeway(stream_threads()), True),
+    all_records("leeway-1", "**leeway run**, exactly once, 1 thread", leeway(1), True),
+    all_records("kafka-streams", "Kafka Streams, exactly once", kafka_streams("exactly_once_v2", stream_threads()), True),
+    all_records("kafka-streams-1", "Kafka Streams, exactly once, 1 thread", kafka_streams("exactly_once_v2", 1), True),
+    all_records("kafka-streams-alo", "Kafka Streams, at least once", kafka_streams("at_least_once", stream_threads()), True),
     Contestant("quix", "Quix Streams, exactly once", quix, 100_000, True, True),
     Contestant("python-batch", "Python, batches and numpy, auto-commit", python("batch.py"), 500_000, False, True),
     Contestant("python-plain", "Python, pandas, lag asked per record", python("plain.py"), 5_000, False, True),

@@ -6,17 +6,16 @@ record was appended; a read-committed reader looks at the clock when it has the 
 
 import contextlib
 import json
-import re
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from kafka import Kafka
 
 from contestants import Contestant, Job
 from drain import LOOK_SECONDS, delete_topics, offsets_of, output_topics, running
+from load import Pool, send
 from processes import output, quiet_environment
 
 # Windows are full and code is compiled before it counts.
@@ -30,7 +29,7 @@ PATIENCE_SECONDS = 120.0
 @dataclass(frozen=True)
 class Latency:
     rate: int
-    # What the producer reached.
+    # What was sent.
     reached: float
     checks: int
     p50: float
@@ -43,42 +42,31 @@ class Latency:
         return self.behind_seconds < BEHIND_SECONDS
 
 
-def measure(kafka: Kafka, contestant: Contestant, job: Job, partitions: int, rate: int, seconds: int) -> Latency:
+def measure(kafka: Kafka, contestant: Contestant, job: Job, partitions: int, rate: int, seconds: int, pool: Pool) -> Latency:
     """Paces the load for the warm-up and the measured seconds."""
     kafka.create_topic(job.topic, partitions, message_timestamp_type="LogAppendTime")
     try:
         with output_topics(kafka, job, partitions), running(contestant, job) as one, offsets_of(job, partitions) as committed:
             filled = FILL_RECORDS_PER_PARTITION * partitions
-            produce(job, filled, None)
+            fill(job, filled)
             wait_for(lambda: committed() >= filled, one.expect)
             with reading(job, seconds) as reader:
-                rows = rate * (WARM_UP_SECONDS + seconds)
-                reached = produce(job, rows, rate)
+                sent = send(kafka, job.topic, partitions, pool, rate, WARM_UP_SECONDS + seconds)
                 ended = time.monotonic()
-                wait_for(lambda: committed() >= filled + rows, one.expect)
+                wait_for(lambda: committed() >= filled + sent.records, one.expect)
                 behind = time.monotonic() - ended
                 written, _ = reader.communicate(timeout=PATIENCE_SECONDS)
                 if reader.returncode:
                     raise RuntimeError("the reader of events failed; see above")
         spread = json.loads(written)
-        return Latency(rate, reached, spread["checks"], spread["p50"], spread["p99"], spread["p99.9"], behind)
+        return Latency(rate, sent.reached, spread["checks"], spread["p50"], spread["p99"], spread["p99.9"], behind)
     finally:
         delete_topics(kafka, lambda name: name == job.topic)
 
 
-def produce(job: Job, rows: int, rate: int | None) -> float:
-    """Sends rows in batches of librdkafka's default, which end before the time counts; gives the rate that was reached."""
-    configuration = job.directory / "produce.toml"
-    Path(configuration).write_text('[kafka.properties]\n"linger.ms" = "5"\n')
-    command: list[str | Path] = [job.programs.leeway, "produce", "--config", configuration, "--synthetic", "--rows", str(rows)]
-    command += ["--bootstrap-servers", job.bootstrap, "--topic", job.topic]
-    if rate is not None:
-        command += ["--rate", str(rate)]
-    said = output(command)
-    found = re.search(r"(\d+) rows/s", said)
-    if found is None:
-        raise ValueError(f"leeway produce said {said!r}")
-    return float(found[1])
+def fill(job: Job, rows: int) -> None:
+    where = ["--bootstrap-servers", job.bootstrap, "--topic", job.topic]
+    output([job.programs.leeway, "produce", "--synthetic", "--rows", str(rows), *where])
 
 
 @contextlib.contextmanager

@@ -116,7 +116,11 @@ def processor() -> str:
 
 def section(results: Results, contestants: list[Contestant]) -> str:
     """All of it."""
-    runs = f"{results.rounds} rounds in turn, records of {results.bytes_mean:.0f} bytes, lz4, warm in the page cache; " if results.drains else ""
+    runs = (
+        f"{results.rounds} rounds in turn after one to warm the broker up, records of {results.bytes_mean:.0f} bytes, lz4, warm in the page cache; "
+        if results.drains
+        else ""
+    )
     parts = [
         f"{datetime.date.today()}, `make bench`: {results.partitions} partitions; {runs}one Apache Kafka on the same {os.cpu_count()} cores "
         f"({processor()}). `benches/peers/leeway.toml` says what they do: windows of 1,000 checked every 100 records, by thresholds alone.",

@@ -30,7 +30,7 @@ import report
 import rows
 import scale_report
 from bench import BROKER, FAILURES, say
-from contestants import CONFIGURATION, CONTESTANTS, ROOT, Contestant, Job, Programs, configuration, leeway
+from contestants import CONFIGURATION, CONTESTANTS, ROOT, Contestant, Job, Programs, configuration, leeway, stream_threads
 from drain import Drain, Running, by_commits, count_events, delete_topics, drain, output_topics
 from model import Changelog
 from points import DIMENSIONS, THREADS, Point
@@ -85,7 +85,7 @@ def command(point: Point, port: int, job: Job) -> list[str | Path]:
     if point.segments:
         text += f'segment_by = ["segment"]\nmax_segments = {point.segments}\n'
     file.write_text(text)
-    words = [file if word == CONFIGURATION else word for word in leeway(job)]
+    words = [file if word == CONFIGURATION else word for word in leeway(stream_threads())(job)]
     words[words.index("--http-port") + 1] = str(port)
     words += ["--window-size", str(point.window), "--window-every", str(point.every)]
     if point.memory_max_bytes:
