@@ -1,7 +1,7 @@
-"""A steady load that costs next to nothing: batches as a producer made them, sent again and again.
+"""A steady load that costs little: batches as a producer made them, sent again and again.
 
-A producer that makes and compresses rows on the cores where latency is measured takes as much of them as what is measured; in practice it runs
-elsewhere. So rows are produced once, into a pool, and its batches are sent as they are stored: one request with a batch for each partition, as Java's
+A producer that makes and compresses rows on the cores where latency is measured takes them from what is measured; in practice it runs elsewhere.
+So rows are produced once, into a pool, and its batches are sent as they are stored: one request with a batch for each partition, as Java's
 producer sends them, at times that the rate gives. The broker sees what it sees of any producer without idempotence.
 
     pool: topic of one partition --its log--> batches --Produce, version 3--> topic under load
