@@ -15,12 +15,12 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|input: &[u8]| {
     let Some((kind, bytes)) = input.split_first() else { return };
     match kind % 8 {
-        0 => same(codec::decode::<WindowHead>, codec::encode, bytes),
-        1 => same(codec::decode::<Pane>, codec::encode, bytes),
+        0 => same(|bytes| codec::decode::<WindowHead>(bytes), codec::encode, bytes),
+        1 => same(|bytes| codec::decode::<Pane>(bytes), codec::encode, bytes),
         2 => same(Progress::from_bytes, Progress::to_bytes, bytes),
         3 => same(Checkpoint::from_bytes, Checkpoint::to_bytes, bytes),
         4 => same(DriftEvent::from_json, DriftEvent::to_json, bytes),
-        6 => same(codec::decode::<TimeWindowHead>, codec::encode, bytes),
+        6 => same(|bytes| codec::decode::<TimeWindowHead>(bytes), codec::encode, bytes),
         5 => {
             assert!(take_component(bytes).is_none_or(|(_, rest)| rest.len() < bytes.len()));
             assert!(!KeyText(bytes).to_string().contains('\n'));

@@ -122,7 +122,7 @@ fn what_quality_checks_keep_of_a_window_is_told_with_it() {
     let scratch = tempfile::tempdir().expect("a directory");
     let store = open(scratch.path());
     let lease = store.lease(task(3)).expect("free");
-    let head = WindowHead {
+    let head: WindowHead = WindowHead {
         size: 100,
         every: 10,
         record_number: RecordNumber(20),

@@ -4,7 +4,9 @@
 //!
 //! What a value has only sometimes stands behind it, under a version of its own: without it the bytes are what they always were.
 
-use bincode::{Decode, Encode};
+use std::borrow::Cow;
+
+use bincode::{BorrowDecode, Encode};
 
 /// Version of the values that this build writes.
 pub const FORMAT_VERSION: u8 = 1;
@@ -60,11 +62,11 @@ fn versioned(version: u8, value: &impl Encode) -> Vec<u8> {
     bytes
 }
 
-/// Decodes a value that [`encode`] wrote.
+/// Decodes a value that [`encode`] wrote. It may borrow from the bytes.
 ///
 /// # Errors
 /// When the bytes are empty, of a newer version, or malformed; trailing bytes are malformed too.
-pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CorruptValue> {
+pub fn decode<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<T, CorruptValue> {
     let (&version, rest) = bytes.split_first().ok_or(CorruptValue::Empty)?;
     if version != FORMAT_VERSION {
         return Err(CorruptValue::Version { found: version });
@@ -76,15 +78,15 @@ pub fn decode<T: Decode<()>>(bytes: &[u8]) -> Result<T, CorruptValue> {
 ///
 /// # Errors
 /// As [`decode`].
-pub fn decode_extended<T: Decode<()>, E: Decode<()>>(bytes: &[u8]) -> Result<(T, Option<E>), CorruptValue> {
+pub fn decode_extended<'a, T: BorrowDecode<'a, ()>, E: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Result<(T, Option<E>), CorruptValue> {
     match bytes.split_first() {
         Some((&EXTENDED_VERSION, rest)) => whole(rest).map(|(value, extension)| (value, Some(extension))),
         _ => decode(bytes).map(|value| (value, None)),
     }
 }
 
-fn whole<T: Decode<()>>(rest: &[u8]) -> Result<T, CorruptValue> {
-    let (value, read) = bincode::decode_from_slice(rest, configuration()).map_err(|e| CorruptValue::Malformed(e.to_string()))?;
+fn whole<'a, T: BorrowDecode<'a, ()>>(rest: &'a [u8]) -> Result<T, CorruptValue> {
+    let (value, read) = bincode::borrow_decode_from_slice(rest, configuration()).map_err(|e| CorruptValue::Malformed(e.to_string()))?;
     if read != rest.len() {
         return Err(CorruptValue::Malformed(format!("{} bytes follow the value", rest.len() - read)));
     }
@@ -105,22 +107,24 @@ pub fn put_component(key: &mut Vec<u8>, text: &str) {
 
 /// Splits a key behind its first text component: the inverse of [`put_component`]. `None` when there is none.
 #[must_use]
-pub fn take_component(key: &[u8]) -> Option<(String, &[u8])> {
-    let mut text = Vec::new();
+pub fn take_component(key: &[u8]) -> Option<(Cow<'_, str>, &[u8])> {
+    let mut escaped = Vec::new();
     let mut rest = key;
     loop {
-        let (&byte, after) = rest.split_first()?;
-        rest = after;
-        if byte == 0 {
-            let (&escape, after) = rest.split_first()?;
-            rest = after;
-            match escape {
-                0 => return Some((String::from_utf8(text).ok()?, rest)),
-                0xFF => {}
-                _ => return None,
+        let end = rest.iter().position(|&byte| byte == 0)?;
+        let (part, after) = rest.split_at(end);
+        match after {
+            [0, 0, after @ ..] if escaped.is_empty() => return Some((Cow::Borrowed(std::str::from_utf8(part).ok()?), after)),
+            [0, 0, after @ ..] => {
+                escaped.extend_from_slice(part);
+                return Some((Cow::Owned(String::from_utf8(escaped).ok()?), after));
             }
+            [0, 0xFF, after @ ..] => {
+                escaped.extend_from_slice(&rest[..=end]);
+                rest = after;
+            }
+            _ => return None,
         }
-        text.push(byte);
     }
 }
 
@@ -137,7 +141,9 @@ mod tests {
                 let mut key = Vec::new();
                 put_component(&mut key, text);
                 key.extend_from_slice(&rest);
-                prop_assert_eq!(take_component(&key), Some((text.clone(), rest.as_slice())));
+                let (read, after) = take_component(&key).unwrap();
+                prop_assert_eq!((&*read, after), (text.as_str(), rest.as_slice()));
+                prop_assert_eq!(matches!(read, Cow::Borrowed(_)), !text.contains('\0'), "copied only for what is escaped");
             }
             let key = |text| {
                 let mut key = Vec::new();

@@ -4,10 +4,11 @@
 //! monitor, segment, feature, pane slot. Several panes of one segment are neighbours, several segments of one monitor too.
 //! `docs/formats.md` has the bytes.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use bincode::{Decode, Encode};
+use bincode::{BorrowDecode, Decode, Encode};
 
 use crate::codec::{CorruptValue, decode, decode_extended, put_component, take_component};
 use crate::drift::Status;
@@ -132,7 +133,7 @@ pub fn open_window_key(monitor: &str, segment: &str, window: u64) -> Key {
 
 /// The segment and the number of the open window of a key.
 #[must_use]
-pub fn open_window_of(key: &[u8]) -> Option<(String, u64)> {
+pub fn open_window_of(key: &[u8]) -> Option<(Cow<'_, str>, u64)> {
     let (_, rest) = take_component(key.get(1..)?)?;
     let (segment, window) = take_component(rest)?;
     Some((segment, u64::from_be_bytes(window.try_into().ok()?)))
@@ -174,7 +175,7 @@ pub fn panes_prefix(monitor: &str, segment: &str) -> Key {
 
 /// The segment of a head's or a pane's key.
 #[must_use]
-pub fn segment_of(key: &[u8]) -> Option<String> {
+pub fn segment_of(key: &[u8]) -> Option<Cow<'_, str>> {
     let (_, rest) = take_component(key.get(1..)?)?;
     Some(take_component(rest)?.0)
 }
@@ -190,9 +191,10 @@ pub fn pane_key(monitor: &str, segment: &str, feature: &str, slot: u32) -> Key {
 
 /// What is kept of a monitor's window beside its panes, under [`window_key`].
 ///
-/// It names the settings that its panes were cut by, so that a changed configuration is seen instead of misread.
+/// It names the settings that its panes were cut by, so that a changed configuration is seen instead of misread. With `&str` for text it borrows from
+/// the bytes that it is decoded from.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct WindowHead {
+pub struct WindowHead<Text = Arc<str>> {
     /// Records of the window.
     pub size: u64,
     /// Records of a pane.
@@ -202,27 +204,27 @@ pub struct WindowHead {
     /// The record after which the window started: 0, or that of the last change of reference.
     pub start: RecordNumber,
     /// The reference that the panes were binned by: as published, before a selection of features.
-    pub reference_version: Arc<str>,
+    pub reference_version: Text,
     /// The largest event time of a valid record.
     pub stream_time: Option<Timestamp>,
     /// The features in the panes' order.
-    pub features: Vec<FeatureHead>,
+    pub features: Vec<FeatureHead<Text>>,
     /// The summary's status at the last check of this window.
     pub summary: Option<Status>,
 }
 
 /// What is kept of a monitor's window of scope `global` beside its panes, under [`global_window_key`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct GlobalWindowHead {
+pub struct GlobalWindowHead<Text = Arc<str>> {
     /// As of a partition's window; record numbers count the records of merged panes.
-    pub window: WindowHead,
+    pub window: WindowHead<Text>,
     /// The reference's place in the order of publication: panes of an earlier one are not merged any more.
     pub publication: u64,
 }
 
 /// What is kept of a monitor's time windows beside their panes, under [`time_window_key`].
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct TimeWindowHead {
+pub struct TimeWindowHead<Text = Arc<str>> {
     /// Length of a window.
     pub size_ms: u64,
     /// Length of a pane.
@@ -238,11 +240,11 @@ pub struct TimeWindowHead {
     /// The records in them.
     pub records: u64,
     /// The reference that the panes were binned by: as published, before a selection of features.
-    pub reference_version: Arc<str>,
+    pub reference_version: Text,
     /// The largest event time of a valid record.
     pub stream_time: Option<Timestamp>,
     /// The features in the panes' order.
-    pub features: Vec<FeatureHead>,
+    pub features: Vec<FeatureHead<Text>>,
     /// The summary's status at the last check.
     pub summary: Option<Status>,
 }
@@ -326,9 +328,9 @@ pub struct SegmentsHead {
 
 /// What is kept of one feature beside its counts.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct FeatureHead {
+pub struct FeatureHead<Text = Arc<str>> {
     /// Its name.
-    pub name: Arc<str>,
+    pub name: Text,
     /// Bins in a pane, `other` and missing included.
     pub bins: u64,
     /// Its status at the last check of this window.
@@ -358,7 +360,7 @@ pub struct FeatureQualityHead {
 ///
 /// # Errors
 /// When the store fails, or the bytes are not what [`crate::codec::encode`] wrote.
-pub fn read<T: Decode<()>>(store: &dyn ReadStore, key: &[u8]) -> Result<Option<T>, StateError> {
+pub fn read<T: for<'a> BorrowDecode<'a, ()>>(store: &dyn ReadStore, key: &[u8]) -> Result<Option<T>, StateError> {
     store.get(key)?.map(|bytes| decode(&bytes).map_err(corrupt(key))).transpose()
 }
 
@@ -366,7 +368,7 @@ pub fn read<T: Decode<()>>(store: &dyn ReadStore, key: &[u8]) -> Result<Option<T
 ///
 /// # Errors
 /// As there.
-pub fn read_head<T: Decode<()>>(store: &dyn ReadStore, key: &[u8]) -> Result<Option<(T, Option<QualityHead>)>, StateError> {
+pub fn read_head<T: for<'a> BorrowDecode<'a, ()>>(store: &dyn ReadStore, key: &[u8]) -> Result<Option<(T, Option<QualityHead>)>, StateError> {
     store.get(key)?.map(|bytes| decode_head(&bytes).map_err(corrupt(key))).transpose()
 }
 
@@ -374,7 +376,7 @@ pub fn read_head<T: Decode<()>>(store: &dyn ReadStore, key: &[u8]) -> Result<Opt
 ///
 /// # Errors
 /// When the bytes are not what [`crate::codec::encode_extended`] wrote.
-pub fn decode_head<T: Decode<()>>(value: &[u8]) -> Result<(T, Option<QualityHead>), CorruptValue> {
+pub fn decode_head<'a, T: BorrowDecode<'a, ()>>(value: &'a [u8]) -> Result<(T, Option<QualityHead>), CorruptValue> {
     decode_extended(value)
 }
 
@@ -495,7 +497,7 @@ mod tests {
     #[test]
     fn key_of_an_open_window_names_segment_and_window() {
         for segment in ["", "country=DE", "a\0b"] {
-            assert_eq!(open_window_of(&open_window_key("m\0", segment, 300)), Some((segment.to_owned(), 300)));
+            assert_eq!(open_window_of(&open_window_key("m\0", segment, 300)), Some((segment.into(), 300)));
         }
         assert_eq!(open_window_of(&global_time_key("m", "")), None);
         assert_eq!(open_window_of(&[]), None);

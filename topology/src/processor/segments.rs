@@ -214,8 +214,8 @@ impl Segments {
             }
             return Err(place.contradictory(format!("{} segments are there, but {} were written", found.len(), head.segments)));
         }
-        // Those of one time expire together.
-        found.sort();
+        // Those of one time expire together, by segment, as they were read.
+        found.sort_by_key(|(seen, ..)| *seen);
         let mut segments = Self::new(place, budget);
         (segments.record_number, segments.stream_time) = (head.record_number, head.stream_time);
         segments.first_stream_time = head.first_stream_time;

@@ -464,7 +464,7 @@ fn state_that_contradicts_itself_is_never_continued() {
 fn bytes_of_the_first_format_are_read_and_still_written() {
     const HEAD: &[u8] = include_bytes!("../../tests/fixtures/window_head.v1.bin");
     const PANE: &[u8] = include_bytes!("../../tests/fixtures/pane.v1.bin");
-    let head = WindowHead {
+    let head: WindowHead = WindowHead {
         size: 6,
         every: 2,
         record_number: RecordNumber(11),

@@ -23,10 +23,10 @@ use crate::window::time::{HoppingWindows, TimeWindow};
 use crate::window::{CountWindow, Pane, PaneNumber, SlidingWindow, Window};
 
 /// The head of a window, as it is stored.
-pub(in crate::processor) enum Head {
-    Count(WindowHead),
-    Time(TimeWindowHead),
-    Global(GlobalWindowHead),
+pub(in crate::processor) enum Head<Text = Arc<str>> {
+    Count(WindowHead<Text>),
+    Time(TimeWindowHead<Text>),
+    Global(GlobalWindowHead<Text>),
 }
 
 /// A head, and what quality checks keep behind it.
@@ -39,65 +39,6 @@ impl Head {
             (Scope::Global, _) => KeyKind::GlobalWindow,
             (Scope::Partition, Window::Count(_)) => KeyKind::Window,
             (Scope::Partition, Window::Time(_)) => KeyKind::TimeWindow,
-        }
-    }
-
-    /// A head as it is stored under one of the keys of that kind, without what quality checks keep.
-    pub(in crate::processor) fn decode(place: &Place, key: &[u8], value: &[u8]) -> Result<Self, StateError> {
-        let decoded = match Self::kind(place) {
-            KeyKind::GlobalWindow => decode_head(value).map(|(head, _)| Self::Global(head)),
-            KeyKind::TimeWindow => decode_head(value).map(|(head, _)| Self::Time(head)),
-            _ => decode_head(value).map(|(head, _)| Self::Count(head)),
-        };
-        let head = decoded.map_err(|cause| StateError::Corrupt {
-            key: KeyText(key).to_string(),
-            cause,
-        })?;
-        head.expect_window(place).map(|()| head)
-    }
-
-    /// That its panes were cut as the monitor's are now.
-    fn expect_window(&self, place: &Place) -> Result<(), StateError> {
-        let now = place.monitor.window;
-        match (self, now) {
-            (Self::Count(head) | Self::Global(GlobalWindowHead { window: head, .. }), Window::Count(settings))
-                if (head.size, head.every) == (settings.size(), settings.every()) =>
-            {
-                Ok(())
-            }
-            (Self::Time(head), Window::Time(settings))
-                if (head.size_ms, head.every_ms, head.grace_ms) == (settings.size_ms(), settings.every_ms(), settings.grace_ms()) =>
-            {
-                Ok(())
-            }
-            (Self::Count(head) | Self::Global(GlobalWindowHead { window: head, .. }), _) => Err(place.other_window(&count(head), now)),
-            (Self::Time(head), _) => Err(place.other_window(&time(head), now)),
-        }
-    }
-
-    /// The version of the reference that it was measured by.
-    pub(in crate::processor) fn reference_version(&self) -> &str {
-        match self {
-            Self::Count(head) => &head.reference_version,
-            Self::Time(head) => &head.reference_version,
-            Self::Global(head) => &head.window.reference_version,
-        }
-    }
-
-    /// Stream time at its last record.
-    pub(in crate::processor) fn stream_time(&self) -> Option<Timestamp> {
-        match self {
-            Self::Count(head) => head.stream_time,
-            Self::Time(head) => head.stream_time,
-            Self::Global(head) => head.window.stream_time,
-        }
-    }
-
-    /// Of time windows: one that is open, before all that have records; `None`: no open one has.
-    pub(in crate::processor) fn open_from(&self) -> Option<u64> {
-        match self {
-            Self::Time(head) if head.panes > 0 => Some(head.next),
-            Self::Time(_) | Self::Count(_) | Self::Global(_) => None,
         }
     }
 
@@ -130,6 +71,70 @@ impl Head {
             _ => return Err(place.contradictory("windows of two kinds are stored")),
         };
         head.expect_window(place).map(|()| Some((head, quality)))
+    }
+}
+
+impl<'a> Head<&'a str> {
+    /// A head as it is stored under one of the keys of that kind, without what quality checks keep. Nothing is copied: opening a task passes over the head
+    /// of each of its segments.
+    pub(in crate::processor) fn decode(place: &Place, key: &[u8], value: &'a [u8]) -> Result<Self, StateError> {
+        let decoded = match Head::kind(place) {
+            KeyKind::GlobalWindow => decode_head(value).map(|(head, _)| Self::Global(head)),
+            KeyKind::TimeWindow => decode_head(value).map(|(head, _)| Self::Time(head)),
+            _ => decode_head(value).map(|(head, _)| Self::Count(head)),
+        };
+        let head = decoded.map_err(|cause| StateError::Corrupt {
+            key: KeyText(key).to_string(),
+            cause,
+        })?;
+        head.expect_window(place).map(|()| head)
+    }
+}
+
+impl<Text: AsRef<str>> Head<Text> {
+    /// That its panes were cut as the monitor's are now.
+    fn expect_window(&self, place: &Place) -> Result<(), StateError> {
+        let now = place.monitor.window;
+        match (self, now) {
+            (Self::Count(head) | Self::Global(GlobalWindowHead { window: head, .. }), Window::Count(settings))
+                if (head.size, head.every) == (settings.size(), settings.every()) =>
+            {
+                Ok(())
+            }
+            (Self::Time(head), Window::Time(settings))
+                if (head.size_ms, head.every_ms, head.grace_ms) == (settings.size_ms(), settings.every_ms(), settings.grace_ms()) =>
+            {
+                Ok(())
+            }
+            (Self::Count(head) | Self::Global(GlobalWindowHead { window: head, .. }), _) => Err(place.other_window(&count(head), now)),
+            (Self::Time(head), _) => Err(place.other_window(&time(head), now)),
+        }
+    }
+
+    /// The version of the reference that it was measured by.
+    pub(in crate::processor) fn reference_version(&self) -> &str {
+        match self {
+            Self::Count(head) => head.reference_version.as_ref(),
+            Self::Time(head) => head.reference_version.as_ref(),
+            Self::Global(head) => head.window.reference_version.as_ref(),
+        }
+    }
+
+    /// Stream time at its last record.
+    pub(in crate::processor) fn stream_time(&self) -> Option<Timestamp> {
+        match self {
+            Self::Count(head) => head.stream_time,
+            Self::Time(head) => head.stream_time,
+            Self::Global(head) => head.window.stream_time,
+        }
+    }
+
+    /// Of time windows: one that is open, before all that have records; `None`: no open one has.
+    pub(in crate::processor) fn open_from(&self) -> Option<u64> {
+        match self {
+            Self::Time(head) if head.panes > 0 => Some(head.next),
+            Self::Time(_) | Self::Count(_) | Self::Global(_) => None,
+        }
     }
 }
 
@@ -392,10 +397,10 @@ fn verify_pane(place: &Place, pane: &Pane, measure: &Measure) -> Result<(), Stat
     })
 }
 
-fn count(head: &WindowHead) -> String {
+fn count<Text>(head: &WindowHead<Text>) -> String {
     format!("{}/{} records (size/every)", head.size, head.every)
 }
 
-fn time(head: &TimeWindowHead) -> String {
+fn time<Text>(head: &TimeWindowHead<Text>) -> String {
     format!("{}/{}/{} ms (size/every/grace)", head.size_ms, head.every_ms, head.grace_ms)
 }

@@ -399,7 +399,7 @@ fn bytes_of_the_first_format_are_read_and_still_written_of_quality() {
         bins: 3,
         status: Some(status),
     };
-    let head = WindowHead {
+    let head: WindowHead = WindowHead {
         size: 4,
         every: 2,
         record_number: RecordNumber(3),
