@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from kafka import Kafka
 
 from contestants import Contestant, Job
-from drain import LOOK_SECONDS, delete_topics, offsets_of, output_topics, running
+from drain import CORES, LOOK_SECONDS, delete_topics, offsets_of, output_topics, running, stolen_seconds
 from load import Pool, send
 from processes import output, quiet_environment
 
@@ -36,6 +36,8 @@ class Latency:
     p99: float
     p999: float
     behind_seconds: float
+    # The share of the cores' time that the hypervisor gave to others.
+    stolen: float
 
     @property
     def kept_up(self) -> bool:
@@ -51,15 +53,17 @@ def measure(kafka: Kafka, contestant: Contestant, job: Job, partitions: int, rat
             fill(job, filled)
             wait_for(lambda: committed() >= filled, one.expect)
             with reading(job, seconds) as reader:
+                begun, stolen = time.monotonic(), stolen_seconds()
                 sent = send(kafka, job.topic, partitions, pool, rate, WARM_UP_SECONDS + seconds)
                 ended = time.monotonic()
+                stolen = (stolen_seconds() - stolen) / (ended - begun) / CORES
                 wait_for(lambda: committed() >= filled + sent.records, one.expect)
                 behind = time.monotonic() - ended
                 written, _ = reader.communicate(timeout=PATIENCE_SECONDS)
                 if reader.returncode:
                     raise RuntimeError("the reader of events failed; see above")
         spread = json.loads(written)
-        return Latency(rate, sent.reached, spread["checks"], spread["p50"], spread["p99"], spread["p99.9"], behind)
+        return Latency(rate, sent.reached, spread["checks"], spread["p50"], spread["p99"], spread["p99.9"], behind, stolen)
     finally:
         delete_topics(kafka, lambda name: name == job.topic)
 

@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from contestants import ROOT, Contestant
-from drain import Drain
+from drain import STOLEN_MAX, Drain
 from latency import Latency
+from warm import WarmUp
 
 DOCUMENT = ROOT / "docs/benchmarks.md"
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
@@ -23,6 +24,9 @@ class Results:
     partitions: int
     rounds: int
     bytes_mean: float
+    warm_up: WarmUp | None = None
+    # Runs that were tried again.
+    repeated: int = 0
     drains: dict[str, list[Drain]] = field(default_factory=dict)
     latencies: list[tuple[str, Latency]] = field(default_factory=list)
     failures: dict[str, str] = field(default_factory=dict)
@@ -74,6 +78,7 @@ def throughput(results: Results, contestants: list[Contestant]) -> str:
                 f"{median(drains, lambda drain: drain.broker_cpu_per_million):.2f}",
                 f"{median(drains, lambda drain: drain.peak_bytes) / 2**20:.0f}",
                 f"{median(drains, lambda drain: drain.events_rate):,.0f}" if one.emits else "",
+                f"{max(drain.stolen for drain in drains):.1%}",
             ]
         )
     speed = table(
@@ -88,16 +93,24 @@ def throughput(results: Results, contestants: list[Contestant]) -> str:
         ],
         rows,
     )
-    cost = table(["contestant", "CPU s per million records", "of the second half", "the broker's", "peak memory, MiB", "events/s"], costs)
+    header = ["contestant", "CPU s per million records", "of the second half", "the broker's", "peak memory, MiB", "events/s", "stolen at most"]
+    cost = table(header, costs)
     return f"{speed}\n\n{cost}"
 
 
 def latency(results: Results) -> str:
     rows = [
-        [title, f"{one.rate:,}", f"{one.reached:,.0f}", *(milliseconds(value) for value in (one.p50, one.p99, one.p999)), kept_up(one)]
+        [
+            title,
+            f"{one.rate:,}",
+            f"{one.reached:,.0f}",
+            *(milliseconds(value) for value in (one.p50, one.p99, one.p999)),
+            kept_up(one),
+            f"{one.stolen:.1%}",
+        ]
         for title, one in results.latencies
     ]
-    return table(["contestant", "records/s wanted", "sent", "p50 ms", "p99 ms", "p99.9 ms", "kept up"], rows)
+    return table(["contestant", "records/s wanted", "sent", "p50 ms", "p99 ms", "p99.9 ms", "kept up", "stolen"], rows)
 
 
 def milliseconds(value: float) -> str:
@@ -114,10 +127,16 @@ def processor() -> str:
     return found[1] if found else platform.machine()
 
 
+def warmed_up(warm_up: WarmUp | None) -> str:
+    if warm_up is None:
+        return ""
+    return f" after {warm_up.runs} runs that do not count, in the last of which the broker's compiler took {warm_up.share:.0%} of its CPU"
+
+
 def section(results: Results, contestants: list[Contestant]) -> str:
     """All of it."""
     runs = (
-        f"{results.rounds} rounds in turn after one to warm the broker up, records of {results.bytes_mean:.0f} bytes, lz4, warm in the page cache; "
+        f"{results.rounds} rounds in turn{warmed_up(results.warm_up)}, records of {results.bytes_mean:.0f} bytes, lz4, warm in the page cache; "
         if results.drains
         else ""
     )
@@ -131,7 +150,9 @@ def section(results: Results, contestants: list[Contestant]) -> str:
         parts.append(
             "Records, CPU and events count from the first commit to the commit of the last offset; for those who commit whenever they like, "
             "or never (floors, the Python consumers), from the first record until what the last one led to is with the broker. The time to the first "
-            "stands apart: it has the start of the process and the joining of the group in it. The second half leaves warming up out too."
+            "stands apart: it has the start of the process and the joining of the group in it. The second half leaves warming up out too. Stolen: "
+            f"the share of the cores' time that the hypervisor gave to others; {results.repeated} runs that had lost more than {STOLEN_MAX:.0%} were "
+            "tried again, and the one that had lost least counts."
         )
         parts.append(throughput(results, contestants))
     if results.latencies:

@@ -29,6 +29,7 @@ from kafka import Kafka, kafka
 import report
 import rows
 import scale_report
+import warm
 from bench import BROKER, FAILURES, say
 from contestants import CONFIGURATION, CONTESTANTS, ROOT, Contestant, Job, Programs, configuration, leeway, stream_threads
 from drain import Drain, Running, by_commits, count_events, delete_topics, drain, output_topics
@@ -42,15 +43,13 @@ PEER = next(one for one in CONTESTANTS if one.name == "kafka-streams")
 # The first byte of a key in the changelog (docs/formats.md).
 HEAD, PANE = b"\x01", b"\x02"
 
-# Runs of the first point that do not count.
-WARM_UPS = 3
-
 
 EXAMPLES = """examples:
   make bench-scale                                                 everything, 2 rounds, into docs/benchmarks.md
   make bench-scale ARGS="--only features,every --rounds 1"         two dimensions, on the terminal
   make bench-scale ARGS="--only segments --long"                   a million segments, too
-  make bench-scale ARGS="--only partitions --rounds 1 --share 0.1" a tenth of the records: whether it works, not what it costs
+  make bench-scale ARGS="--only partitions --rounds 1 --share 0.1 --no-warm-up"
+                                                                   a tenth of the records: whether it works, not what it costs
 """
 
 
@@ -61,6 +60,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=2, help="runs of each point, in turn; the median counts (default 2)")
     parser.add_argument("--share", type=float, default=1.0, help="of the records of each point (default 1)")
     parser.add_argument("--long", action="store_true", help="a million segments, too (minutes a run)")
+    parser.add_argument("--no-warm-up", action="store_true", help="measures on a broker that has just begun, which saves some minutes")
     parser.add_argument("--write", action="store_true", help=f"puts the results into {report.DOCUMENT.relative_to(ROOT)}")
     target = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target"))
     parser.add_argument("--leeway", type=Path, default=Path(os.environ.get("LEEWAY_BIN", target / "release/leeway")), help="or LEEWAY_BIN")
@@ -195,6 +195,7 @@ class Scale:
         self.runs: dict[Point, list[Run]] = {}
         self.peers: dict[Point, list[Drain]] = {}
         self.failures: dict[str, str] = {}
+        self.warm_up: warm.WarmUp | None = None
 
     def points(self, name: str) -> list[Point]:
         points = (point for point in DIMENSIONS[name].points if self.settings.long or not point.is_long)
@@ -205,8 +206,8 @@ class Scale:
         points = [point for point in self.points(name) if point.setting not in self.runs]
         for point in points:
             self.load(point)
-        if not self.runs:
-            self.warm_up(points[0])
+        if not self.runs and not self.settings.no_warm_up:
+            self.warm_up = self.until_compiled(points[0])
         for number in range(1, self.settings.rounds + 1):
             for point in points:
                 what = f"{name} {point.label}"
@@ -228,11 +229,9 @@ class Scale:
             delete_topics(self.kafka, lambda topic, gone=shape.topic: topic == gone)
             del self.loaded[shape]
 
-    def warm_up(self, point: Point) -> None:
-        """A broker that has just begun takes twice the CPU for the first records and events: they would stand in one point's figures."""
-        say("warming the broker up")
-        for number in range(WARM_UPS):
-            self.run(point, f"warm-up-{number}")
+    def until_compiled(self, point: Point) -> warm.WarmUp:
+        """What a new broker takes beside would stand in one point's figures."""
+        return warm.until_compiled(self.kafka.pid, lambda number: self.run(point, f"warm-up-{number}"), say)
 
     def reference(self, features: int) -> Path:
         reference = self.directory / f"reference-{features}.json"
@@ -342,7 +341,7 @@ def main() -> None:
     measured = {
         name: [(point, scale.runs[point.setting]) for point in scale.points(name) if point.setting in scale.runs] for name in settings.dimensions
     }
-    text = scale_report.section(measured, scale.peers, settings.rounds, settings.share, scale.failures)
+    text = scale_report.section(measured, scale.peers, settings.rounds, settings.share, scale.failures, scale.warm_up)
     print(text)
     if settings.write:
         report.write(text, scale_report.MARKS)

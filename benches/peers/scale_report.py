@@ -11,7 +11,8 @@ import model
 from drain import Drain
 from model import Changelog, Costs
 from points import BASE, DIMENSIONS, MIB, THREADS, Point
-from report import processor, table
+from report import processor, table, warmed_up
+from warm import WarmUp
 
 MARKS = ("<!-- make bench-scale: begin -->", "<!-- make bench-scale: end -->")
 
@@ -188,15 +189,17 @@ def memory(measured: Measured) -> str:
     return "Does the setting bound the memory?\n\n" + table(header, rows)
 
 
-def section(measured: dict[str, Measured], peers: dict[Point, list[Drain]], rounds: int, share: float, failures: dict[str, str]) -> str:
+def section(
+    measured: dict[str, Measured], peers: dict[Point, list[Drain]], rounds: int, share: float, failures: dict[str, str], warm_up: WarmUp | None
+) -> str:
     every = [(name, points) for name, points in measured.items() if points]
     fitted = modelled(every)
     # With fewer points than terms and some to spare anything fits.
     costs = model.fit(fitted) if len(fitted) > len(model.TERMS) else None
     less = "" if share == 1 else f" {share:g} of the records of a real measurement: the figures show that it works, and nothing else."
     parts = [
-        f"{datetime.date.today()}, `make bench-scale`: {rounds} runs of each point, in turn, medians; one Apache Kafka on the same "
-        f"{os.cpu_count()} cores ({processor()}). Base point: 5 features of ten bins, 8 partitions, windows of 1,000 records checked every 100, "
+        f"{datetime.date.today()}, `make bench-scale`: {rounds} runs of each point, in turn, medians{warmed_up(warm_up)}; one Apache Kafka on the "
+        f"same {os.cpu_count()} cores ({processor()}). Base point: 5 features of ten bins, 8 partitions, windows of 1,000 records checked every 100, "
         f"{THREADS} threads, a commit every 100 ms. Counted from the first commit to the last offset.{less}",
         "The second half has a figure where all partitions ran by then, and the formula goes by it; elsewhere the start is in the figures, and with "
         f"more than {BASE.partitions} partitions the formula does without them.",
