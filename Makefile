@@ -137,12 +137,12 @@ fuzz: ## Feed what Leeway reads from others with anything: make fuzz SECONDS=for
 	scripts/fuzz $(or $(SECONDS),15)
 
 # Without ARGS everything is measured, and written into docs/benchmarks.md.
-bench: $(PEERS)/installed $(STREAMS)/target/libs ## Throughput and latency beside bare consumers, Kafka Streams and Python: make bench ARGS=--help (release build; half an hour and 5 GB of disk when built)
+bench: $(PEERS)/installed $(STREAMS)/target/libs ## Throughput and latency beside bare consumers, Kafka Streams and Python: make bench ARGS=--help (release build; three quarters of an hour and 5 GB of disk when built)
 	@$(if $(filter file,$(origin LEEWAY_BIN)),cargo build --quiet --release)
 	@cargo build --quiet --release --package leeway-floor
 	$(PEERS)/bin/python benches/peers/bench.py $(or $(ARGS),--write)
 
-bench-scale: $(PEERS)/installed ## What a record costs as features, partitions, windows, records, segments and instances grow: make bench-scale ARGS=--help (release build; half an hour and 10 GB of disk when built)
+bench-scale: $(PEERS)/installed ## What a record costs as features, partitions, windows, records, segments and instances grow: make bench-scale ARGS=--help (release build; three quarters of an hour and 10 GB of disk when built)
 	@$(if $(filter file,$(origin LEEWAY_BIN)),cargo build --quiet --release)
 	@cargo build --quiet --release --package leeway-floor
 	$(PEERS)/bin/python benches/peers/scale.py $(or $(ARGS),--write)
@@ -166,7 +166,7 @@ bench-parts: ## Parts by themselves: decode, process, check; commit, restore and
 bench-recovery: ## Time to the first event after a kill, with 1 GB of state (release build; counts alone are about 5 GB of memory)
 	cargo bench --bench recovery
 
-bench-segments: ## A million segments on one instance: throughput, memory, restart, restored changelog entries/s beside a bare read (release build)
+bench-segments: ## A million segments on one instance: throughput, memory, restart, eleven restores, their changelog entries/s beside a bare read (release build)
 	cargo bench --bench segments
 
 bench-alert: ## A million events behind: how long does `leeway alert` take, and how much memory (build of the tests; 2 minutes)

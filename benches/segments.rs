@@ -8,7 +8,7 @@
 //!
 //! Five numeric features, 8 partitions, keyed by segment. The cache for windows is smaller than what they take, so that most are read from RocksDB when
 //! their record comes and leave memory again. The changelog is of millions of small entries; what a restore takes for them stands beside what librdkafka
-//! alone takes to read them, with as many consumers. Prints Markdown for `docs/benchmarks.md`. `LEEWAY_BENCH_SEGMENTS` and `LEEWAY_BENCH_CACHE_BYTES` change
+//! alone takes to read them, with as many consumers, in turn. What the hypervisor gave to others meanwhile (Linux) stands beside each. Prints Markdown for `docs/benchmarks.md`. `LEEWAY_BENCH_SEGMENTS` and `LEEWAY_BENCH_CACHE_BYTES` change
 //! the size.
 
 use std::fmt::Write as _;
@@ -45,6 +45,12 @@ const HOT: usize = 100;
 /// Stream threads, and consumers of the bare read.
 const THREADS: i32 = 2;
 
+/// Restores into an empty directory, and bare reads of the changelog, in turn. The first ones meet a broker whose compiler is still at work.
+const RESTORES: usize = 11;
+
+/// Of `/proc/stat` (`USER_HZ`).
+const TICKS_A_SECOND: f64 = 100.0;
+
 /// Nothing here takes longer unless it is broken.
 const PATIENCE: Duration = Duration::from_secs(1800);
 
@@ -71,28 +77,26 @@ fn main() {
         bench.segments,
         bench.cache_bytes >> 20
     );
-    println!("| | s until ready | s until all is committed | records/s | peak memory | state files | changelog entries restored | entries/s |");
-    println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
-    for (way, name) in [
-        ("first start, all records", "one"),
-        ("again on its directory", "one"),
-        ("again on an empty directory", "two"),
-        ("once more", "three"),
-        ("once more", "four"),
-    ] {
-        bench.measure(way, name, records);
+    println!(
+        "| | s until ready | s until all is committed | records/s | peak memory | state files | changelog entries restored | entries/s | stolen |"
+    );
+    println!("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+    bench.measure("first start, all records", "one", records);
+    bench.measure("again on its directory", "one", records);
+    let (mut restored, mut read) = (Vec::new(), Vec::new());
+    for number in 1..=RESTORES {
+        let way = format!("again on an empty directory, {number}");
+        restored.extend(bench.measure(&way, &format!("empty-{number}"), records));
+        read.push(bench.read_changelog());
     }
-    println!("\n| the changelog alone, by librdkafka | entries | MB of keys and values | s | entries/s |");
-    println!("| --- | --- | --- | --- | --- |");
-    for _ in 0..3 {
-        let Read { entries, bytes, took } = bench.read_changelog();
-        println!(
-            "| {THREADS} consumers, a message at a time | {entries} | {} | {:.1} | {:.0} |",
-            bytes / 1_000_000,
-            took.as_secs_f64(),
-            entries as f64 / took.as_secs_f64()
-        );
-    }
+    println!("\n| changelog entries/s | median (lowest to highest) |\n| --- | --- |");
+    println!("| restored | {} |", spread(restored));
+    let Read { entries, bytes, .. } = read[0];
+    println!(
+        "| {entries} entries, {} MB of keys and values, read by librdkafka alone with {THREADS} consumers, a message at a time | {} |",
+        bytes / 1_000_000,
+        spread(read.iter().map(|read| read.entries as f64 / read.took.as_secs_f64()).collect())
+    );
 }
 
 impl Bench {
@@ -174,7 +178,8 @@ impl Bench {
         }
     }
 
-    fn measure(&self, way: &str, name: &str, records: usize) {
+    /// Gives the changelog entries restored in a second, if any were.
+    fn measure(&self, way: &str, name: &str, records: usize) -> Option<f64> {
         let config = self.path("leeway.toml");
         let text = format!(
             "application_id = \"{}\"\nnum_stream_threads = {THREADS}\nstate_cache_max_bytes = {}\n\
@@ -189,7 +194,7 @@ impl Bench {
             (0..FEATURES).map(|feature| format!("f{feature}")).collect::<Vec<_>>(),
         );
         std::fs::write(&config, text).expect("settings are written");
-        let started = Instant::now();
+        let (started, stolen) = (Instant::now(), stolen());
         let mut worker = leeway::Worker::start(self.bootstrap, &self.path(name), &["--config", &config.to_string_lossy()]);
         worker.wait_for("restored store", PARTITIONS as usize, PATIENCE);
         let ready = started.elapsed();
@@ -203,25 +208,42 @@ impl Bench {
             std::thread::sleep(Duration::from_millis(200));
         }
         let (entries, restoring) = restored(&worker.log());
+        let stolen = (self::stolen() - stolen) / started.elapsed().as_secs_f64();
         worker.stop();
-        let restore_rate = if entries == 0 {
-            String::new()
-        } else {
-            format!("{:.0}", entries as f64 / restoring.as_secs_f64())
-        };
+        let restore_rate = (entries > 0).then(|| entries as f64 / restoring.as_secs_f64());
         let rate = if way.starts_with("first") {
             format!("{:.0}", records as f64 / (done - ready).as_secs_f64())
         } else {
             String::new()
         };
         println!(
-            "| {way} | {:.1} | {:.1} | {rate} | {} MiB | {} MB | {entries} | {restore_rate} |",
+            "| {way} | {:.1} | {:.1} | {rate} | {} MiB | {} MB | {entries} | {} | {:.1} % |",
             ready.as_secs_f64(),
             done.as_secs_f64(),
             peak >> 20,
-            size(&self.path(name)) / 1_000_000
+            size(&self.path(name)) / 1_000_000,
+            restore_rate.map_or_else(String::new, |rate| format!("{rate:.0}")),
+            100.0 * stolen
         );
+        restore_rate
     }
+}
+
+/// Of the cores' time since the machine was started, in seconds of all of them together: what the hypervisor gave to others.
+fn stolen() -> f64 {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let ticks = stat.lines().next().and_then(|line| line.split_whitespace().nth(8));
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    ticks.and_then(|ticks| ticks.parse::<f64>().ok()).unwrap_or_default() / TICKS_A_SECOND / cores as f64
+}
+
+/// Median, lowest and highest.
+fn spread(mut values: Vec<f64>) -> String {
+    values.sort_by(f64::total_cmp);
+    let (Some(lowest), Some(highest)) = (values.first(), values.last()) else {
+        return "none".to_owned();
+    };
+    format!("{:.0} ({lowest:.0} to {highest:.0})", values[values.len() / 2])
 }
 
 /// What a restore reads, as librdkafka alone gives it.
