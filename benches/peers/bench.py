@@ -151,7 +151,7 @@ class Bench:
         for records in sorted({self.records_of(one) for one in self.settings.contestants}):
             self.topics[records] = f"bench-{records}"
             self.load(self.topics[records], records, self.settings.partitions)
-            self.warm(self.topics[records], records)
+            self.read_once(self.topics[records], records)
         self.results.bytes_mean = self.mean_bytes(next(iter(self.topics.values())))
         if not self.settings.no_warm_up:
             self.warm_up()
@@ -225,7 +225,7 @@ class Bench:
         watcher.close()
         return ends
 
-    def warm(self, topic: str, records: int) -> None:
+    def read_once(self, topic: str, records: int) -> None:
         """The first to read a topic would read it from the disk."""
         where = ["--bootstrap-servers", self.kafka.bootstrap, "--topic", topic]
         output([self.programs.floor, "batch", *where, "--records", str(records)], stdin=subprocess.DEVNULL)
