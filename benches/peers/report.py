@@ -15,6 +15,8 @@ from warm import WarmUp
 
 DOCUMENT = ROOT / "docs/benchmarks.md"
 BEGIN, END = "<!-- make bench: begin -->", "<!-- make bench: end -->"
+# Ratios below this are told with two digits behind the point.
+DIGITS_BELOW = 10
 # Each floor, and who has measured it.
 FLOORS = {"fetching by poll": ["poll"], "fetching by batch": ["batch", "batch-2"], "fetching and strict JSON": ["validate", "validate-2"]}
 
@@ -47,10 +49,36 @@ def table(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
+def fastest(results: Results, names: list[str]) -> list[float]:
+    """Records a second of the faster of them, round by round."""
+    rounds = zip(*(results.drains[name] for name in names if name in results.drains), strict=False)
+    return [max(drain.rate for drain in drains) for drains in rounds]
+
+
+def ratios(results: Results, names: list[str], others: list[str]) -> list[float]:
+    """Round by round, since the machine's speed changes from one to another."""
+    return [one / other for one, other in zip(fastest(results, names), fastest(results, others), strict=False)]
+
+
 def ratio(results: Results, name: str, floor: list[str]) -> str:
     """To the fastest of the floor's."""
-    rates = [median(results.drains[one], lambda drain: drain.rate) for one in floor if one in results.drains]
-    return f"{median(results.drains[name], lambda drain: drain.rate) / max(rates):.2g}" if rates else ""
+    found = ratios(results, [name], floor)
+    return f"{statistics.median(found):.2g}" if found else ""
+
+
+def against(results: Results, contestants: list[Contestant]) -> str:
+    """How many times as much as each of the others `leeway run` does with its defaults. Of one thread and two of another the faster counts."""
+    titles = {one.name: one.title for one in contestants if not one.name.startswith("leeway") and not one.name.endswith(("-1", "-2"))}
+    rows = []
+    for name, title in titles.items():
+        found = sorted(ratios(results, ["leeway"], [name, f"{name}-1", f"{name}-2"]))
+        if found:
+            rows.append([title, *(times(value) for value in (statistics.median(found), found[0], found[-1]))])
+    return table(["`leeway run` has of the records/s of", "times, median of the rounds", "lowest", "highest"], rows) if rows else ""
+
+
+def times(value: float) -> str:
+    return f"{value:,.0f}" if value >= DIGITS_BELOW else f"{value:.2f}"
 
 
 def throughput(results: Results, contestants: list[Contestant]) -> str:
@@ -155,6 +183,7 @@ def section(results: Results, contestants: list[Contestant]) -> str:
             "tried again, and the one that had lost least counts."
         )
         parts.append(throughput(results, contestants))
+        parts += filter(None, [against(results, contestants)])
     if results.latencies:
         parts.append("From the append of a window's last record to its events being readable (read committed), timestamps of whole milliseconds:")
         parts.append(latency(results))
