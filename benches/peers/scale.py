@@ -30,7 +30,7 @@ import report
 import rows
 import scale_report
 import warm
-from bench import BROKER, FAILURES, say
+from bench import BROKER, FAILURES, leave_nothing_behind, say
 from contestants import CONFIGURATION, CONTESTANTS, ROOT, Contestant, Job, Programs, configuration, leeway, stream_threads
 from drain import Drain, Running, by_commits, count_events, delete_topics, drain, output_topics
 from model import Changelog
@@ -334,6 +334,7 @@ def line(number: int, what: str, done: Run) -> str:
 
 def main() -> None:
     settings = arguments()
+    leave_nothing_behind()
     with tempfile.TemporaryDirectory(prefix="leeway-scale-") as directory, kafka(Path(directory), **BROKER) as broker:
         scale = Scale(settings, broker, Path(directory))
         for name in settings.dimensions:
