@@ -7,7 +7,6 @@ builds.
 
 import argparse
 import os
-import signal
 import statistics
 import subprocess
 import sys
@@ -31,7 +30,7 @@ import warm
 from contestants import CONTESTANTS, ROOT, Contestant, Job, Programs, configuration
 from drain import STOLEN_MAX, Drain, drain
 from latency import Latency
-from processes import output
+from processes import leave_nothing_behind, output
 
 EQUALITY_PARTITIONS = 4
 # The stream moves after half of its rows by so much that every status is seen.
@@ -283,11 +282,6 @@ def line(number: int, one: Contestant, drained: Drain) -> str:
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
-
-
-def leave_nothing_behind() -> None:
-    """A process that is told to end runs no `finally` by itself: what it had started would go on, and take from what is measured next."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 def main() -> None:

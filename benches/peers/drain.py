@@ -205,12 +205,17 @@ def by_commits(kafka: Kafka, one: Running, job: Job, partitions: int) -> Iterato
                 raise TimeoutError(f"{seen} of {job.records} records within {PATIENCE_SECONDS} s: {one.said()}")
 
 
-@contextlib.contextmanager
-def offsets_of(job: Job, partitions: int) -> Iterator[Callable[[], int]]:
-    """A function that says how many records the group has committed. Asks without being a member."""
+def watcher_of(job: Job) -> Consumer:
+    """Asks for what the group has committed, without being a member."""
     # What is committed by now: one that reads committed records waits, up to a second a time, while a transaction is about to commit others.
     isolation = {"isolation.level": "read_uncommitted"}
-    watcher = Consumer({"bootstrap.servers": job.bootstrap, "group.id": job.application_id, "log_level": 0, **isolation})
+    return Consumer({"bootstrap.servers": job.bootstrap, "group.id": job.application_id, "log_level": 0, **isolation})
+
+
+@contextlib.contextmanager
+def offsets_of(job: Job, partitions: int) -> Iterator[Callable[[], int]]:
+    """A function that says how many records the group has committed."""
+    watcher = watcher_of(job)
     places = [TopicPartition(job.topic, partition) for partition in range(partitions)]
 
     def committed() -> int:

@@ -183,7 +183,8 @@ def section(results: Results, contestants: list[Contestant]) -> str:
             "tried again, and the one that had lost least counts."
         )
         parts.append(throughput(results, contestants))
-        parts += filter(None, [against(results, contestants)])
+        if found := against(results, contestants):
+            parts.append(found)
     if results.latencies:
         parts.append("From the append of a window's last record to its events being readable (read committed), timestamps of whole milliseconds:")
         parts.append(latency(results))

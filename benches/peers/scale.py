@@ -30,12 +30,12 @@ import report
 import rows
 import scale_report
 import warm
-from bench import BROKER, FAILURES, leave_nothing_behind, say
+from bench import BROKER, FAILURES, say
 from contestants import CONFIGURATION, CONTESTANTS, ROOT, Contestant, Job, Programs, configuration, leeway, stream_threads
-from drain import Drain, Running, by_commits, count_events, delete_topics, drain, output_topics
+from drain import Drain, Running, by_commits, count_events, delete_topics, drain, output_topics, watcher_of
 from model import Changelog
 from points import DIMENSIONS, THREADS, Point
-from processes import free_ports, get, output
+from processes import free_ports, get, leave_nothing_behind, output
 from scale_report import Run
 
 PEER = next(one for one in CONTESTANTS if one.name == "kafka-streams")
@@ -159,7 +159,7 @@ class Start:
     def __init__(self, kafka: Kafka, job: Job, point: Point) -> None:
         self.over_at = float("inf")
         self.admin: AdminClient = kafka.admin()
-        self.watcher = Consumer({"bootstrap.servers": job.bootstrap, "group.id": job.application_id, "log_level": 0})
+        self.watcher = watcher_of(job)
         self.places = [TopicPartition(job.topic, partition) for partition in range(point.partitions)]
         self.application_id, self.members = job.application_id, point.instances * THREADS if point.instances > 1 else 1
         self.enough = threading.Event()
